@@ -1,0 +1,236 @@
+"""The configuration of one training run: frozen, validated, with a canonical JSON and a hash.
+
+A run is named by what it is: ``RunConfig.name`` is a readable slug followed by the hash of the
+canonical JSON.  The canonical JSON leaves out every field that stands at its default, so that a field
+added later (with a default that means "as before") renames no stored run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+DATASETS = ("cifar10", "cifar100", "mnist", "fashion_mnist", "digits")
+LOSSES = ("cross_entropy", "squared")
+INITIALIZATIONS = ("default", "xavier_normal", "kaiming_normal")
+DTYPES = ("float32", "float64")
+NETWORKS = (
+    "vgg",
+    "vgg_cifar100",
+    "resnet20",
+    "6cnn",
+    "simple_cnn",
+    "3fcn_cifar",
+    "3fcn_mnist",
+    "wrn28_10",
+    "wrn28_10_cifar100",
+    "wrn_small",
+)
+MEASURES = (
+    "impurity",
+    "curvature",
+    "accuracy",
+    "norms",
+    "theorem_2",
+    "logit_spectrum",
+    "algorithm_2",
+)
+
+Window = tuple[int, int, int]
+"""(start, stop, every): the steps start, start + every, … below stop."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides the numbers of a run, and nothing else.
+
+    The update is θ(t+1) = θ(t) − η g_B(θ(t)) (Eq 34): full-batch gradient descent where ``batch_size``
+    is None, otherwise SGD over shuffled epochs, the last incomplete batch of an epoch dropped.
+
+    Attributes:
+        dataset: one of ``DATASETS``.
+        examples: number of training examples |D|, drawn from the shuffled training split.
+        network: one of ``NETWORKS``.
+        lr: learning rate η > 0, constant.
+        steps: number of updates; the run has the steps 0 … ``steps`` (the last one only measured).
+        batch_size: |B|, or None for the full batch.
+        init: one of ``INITIALIZATIONS``; "default" is the network's own (PAPER section 6).
+        loss: one of ``LOSSES``, averaged over examples; "squared" is ½‖z − e_y‖².
+        seed: of the initialization, of the choice of examples and of the mini-batches.
+        dtype: floating-point type of training and measuring.
+        chunk: examples per forward pass; bounds the memory.
+        probe: number of training examples on which curvature is measured.
+        test_examples: number of test examples; 0 leaves the test set alone.
+        measures: what is measured when: name → windows (start, stop, every), half open.
+
+    Raises:
+        ValueError: naming the field, what was expected and what came.
+    """
+
+    dataset: str
+    examples: int
+    network: str
+    lr: float
+    steps: int
+    batch_size: int | None = None
+    init: str = "default"
+    loss: str = "cross_entropy"
+    seed: int = 0
+    dtype: str = "float32"
+    chunk: int = 250
+    probe: int = 500
+    test_examples: int = 0
+    measures: tuple[tuple[str, tuple[Window, ...]], ...] = ()
+
+    def __post_init__(self) -> None:
+        _one_of("dataset", self.dataset, DATASETS)
+        _one_of("network", self.network, NETWORKS)
+        _one_of("init", self.init, INITIALIZATIONS)
+        _one_of("loss", self.loss, LOSSES)
+        _one_of("dtype", self.dtype, DTYPES)
+        for field in ("examples", "steps", "chunk", "probe"):
+            _integer(field, getattr(self, field), at_least=1)
+        for field in ("seed", "test_examples"):
+            _integer(field, getattr(self, field), at_least=0)
+        if self.batch_size is not None:
+            _integer("batch_size", self.batch_size, at_least=1)
+            if self.batch_size > self.examples:
+                raise ValueError(
+                    f"batch_size: expected at most examples = {self.examples}, got {self.batch_size}"
+                )
+        if self.probe > self.examples:
+            raise ValueError(f"probe: expected at most examples = {self.examples}, got {self.probe}")
+        if isinstance(self.lr, bool) or not isinstance(self.lr, int | float):
+            raise ValueError(f"lr: expected a number, got {self.lr!r}")
+        if not 0 < self.lr < float("inf"):
+            raise ValueError(f"lr: expected a positive number, got {self.lr!r}")
+        object.__setattr__(self, "lr", float(self.lr))
+        object.__setattr__(self, "measures", _measures(self.measures))
+
+    # -- identity ---------------------------------------------------------------------------------
+    def to_dict(self) -> dict[str, Any]:
+        """The fields that differ from their defaults, as plain JSON values."""
+        out: dict[str, Any] = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value != field.default:
+                out[field.name] = value
+        if "measures" in out:
+            out["measures"] = {name: [list(w) for w in windows] for name, windows in self.measures}
+        return out
+
+    def to_json(self) -> str:
+        """Canonical JSON: sorted keys, no spaces, defaults left out."""
+        return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+
+    @property
+    def hash(self) -> str:
+        """First 12 hexadecimal digits of the SHA-256 of the canonical JSON."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]
+
+    @property
+    def slug(self) -> str:
+        """Readable part of the name, such as ``cifar10-2000-6cnn-gd-lr0.04-s0``."""
+        method = "gd" if self.batch_size is None else f"sgd{self.batch_size}"
+        parts = [self.dataset, str(self.examples), self.network, method, f"lr{self.lr:g}"]
+        if self.loss != "cross_entropy":
+            parts.append(self.loss)
+        return "-".join([*parts, f"s{self.seed}"]).replace("_", "")
+
+    @property
+    def name(self) -> str:
+        """The run's folder under ``data/runs``."""
+        return f"{self.slug}-{self.hash}"
+
+    @classmethod
+    def from_json(cls, source: str | Mapping[str, Any]) -> RunConfig:
+        """Inverse of :meth:`to_json`; accepts the parsed mapping too.
+
+        Raises:
+            ValueError: for text that is no JSON object, an unknown or a missing field.
+        """
+        if isinstance(source, str):
+            try:
+                source = json.loads(source)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"run configuration: expected a JSON object, got {error}") from None
+        if not isinstance(source, Mapping):
+            raise ValueError(f"run configuration: expected a JSON object, got {source!r}")
+        _known_fields(source)
+        missing = [
+            f.name
+            for f in dataclasses.fields(cls)
+            if f.default is dataclasses.MISSING and f.name not in source
+        ]
+        if missing:
+            raise ValueError(f"run configuration: missing {', '.join(missing)}")
+        return cls(**source)
+
+    def replace(self, **fields: Any) -> RunConfig:
+        """A copy with some fields changed.
+
+        Raises:
+            ValueError: for an unknown field name, listing the valid ones.
+        """
+        _known_fields(fields)
+        return dataclasses.replace(self, **fields)
+
+    # -- schedule ---------------------------------------------------------------------------------
+    def windows(self, measure: str) -> tuple[Window, ...]:
+        """The windows of one measure; () where the run does not measure it."""
+        _one_of("measure", measure, MEASURES)
+        return dict(self.measures).get(measure, ())
+
+    def measured_steps(self, measure: str) -> list[int]:
+        """The steps 0 … ``steps`` at which a measure is taken, in order."""
+        windows = self.windows(measure)
+        return sorted({s for w in windows for s in range(*w) if s <= self.steps})
+
+
+def _one_of(field: str, value: object, valid: tuple[str, ...]) -> None:
+    if value not in valid:
+        raise ValueError(f"{field}: expected one of {', '.join(valid)}; got {value!r}")
+
+
+def _integer(field: str, value: object, at_least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{field}: expected an integer, got {value!r}")
+    if value < at_least:
+        raise ValueError(f"{field}: expected at least {at_least}, got {value}")
+
+
+def _known_fields(fields: Iterable[str]) -> None:
+    valid = [f.name for f in dataclasses.fields(RunConfig)]
+    unknown = [name for name in fields if name not in valid]
+    if unknown:
+        raise ValueError(
+            f"RunConfig has no field {', '.join(map(repr, unknown))}; fields: {', '.join(valid)}"
+        )
+
+
+def _measures(value: Any) -> tuple[tuple[str, tuple[Window, ...]], ...]:
+    pairs = list(value.items() if isinstance(value, Mapping) else value)
+    out = []
+    for name, windows in sorted(pairs):
+        _one_of("measure", name, MEASURES)
+        out.append((name, tuple(_window(name, w) for w in windows)))
+    if len(dict(out)) != len(out):
+        raise ValueError(f"measures: each name once, got {[name for name, _ in out]}")
+    return tuple(out)
+
+
+def _window(name: str, window: Any) -> Window:
+    try:
+        start, stop, every = window
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"measures[{name!r}]: expected windows (start, stop, every), got {window!r}"
+        ) from None
+    _integer(f"measures[{name!r}] start", start, at_least=0)
+    _integer(f"measures[{name!r}] stop", stop, at_least=start + 1)
+    _integer(f"measures[{name!r}] every", every, at_least=1)
+    return (start, stop, every)

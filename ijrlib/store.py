@@ -1,0 +1,164 @@
+"""Finished runs on disk: written whole or not at all, refused when damaged.
+
+A run is a folder ``<slug>-<hash>`` with
+
+* ``run.json``: the configuration, the provenance and the SHA-256 of the other files;
+* ``series.parquet``: a row for each measured step, NaN where a quantity was not measured;
+* ``arrays.npz``: matrices at named steps; ``name`` has shape (T, …) and ``name.steps`` shape (T,).
+
+The folder's name carries the hash of the configuration, ``run.json`` the hashes of the data: a run that
+was cut off, edited or renamed is refused with the reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ijrlib.config import RunConfig
+
+FORMAT = 1
+FILES = ("series.parquet", "arrays.npz")
+
+
+class MissingRun(FileNotFoundError):
+    """There is no such run."""
+
+
+class DamagedRun(ValueError):
+    """The folder is there but is not a whole, unchanged run."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its configuration, what was measured, and where it comes from."""
+
+    config: RunConfig
+    series: pd.DataFrame
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    path: Path | None = None
+
+
+def root() -> Path:
+    """The checkout: ``$IJR_ROOT``, else the first folder upward from the package, else upward from the
+    working directory, that holds ``_toc.yml``; the working directory where there is none."""
+    if value := os.environ.get("IJR_ROOT"):
+        return Path(value)
+    for start in (Path(__file__).resolve().parent, Path.cwd()):
+        for folder in (start, *start.parents):
+            if (folder / "_toc.yml").is_file():
+                return folder
+    return Path.cwd()
+
+
+def runs_dir(path: str | Path | None = None) -> Path:
+    """Where runs are kept: ``path`` if given, else ``data/runs`` of the checkout."""
+    return Path(path) if path is not None else root() / "data" / "runs"
+
+
+def save(run: Run, runs_dir: str | Path | None = None) -> Path:
+    """Write a run and return its folder; an existing one of the same configuration is replaced.
+
+    Everything goes to a temporary folder beside the target, which is moved into place when complete.
+
+    Raises:
+        ValueError: where the series has no ``step`` column or its steps do not increase.
+    """
+    steps = run.series.get("step")
+    if steps is None or not steps.is_monotonic_increasing or not steps.is_unique:
+        raise ValueError(
+            "series: expected a column 'step' with increasing values, got columns "
+            f"{list(run.series.columns)}"
+        )
+    parent = _runs_dir(runs_dir)
+    parent.mkdir(parents=True, exist_ok=True)
+    target = parent / run.config.name
+    scratch = Path(tempfile.mkdtemp(prefix=".writing-", dir=parent))
+    try:
+        run.series.to_parquet(scratch / "series.parquet", index=False)
+        np.savez_compressed(scratch / "arrays.npz", **run.arrays)  # type: ignore[arg-type]
+        document = {
+            "format": FORMAT,
+            "config": run.config.to_dict(),
+            "provenance": run.provenance,
+            "sha256": {name: _sha256(scratch / name) for name in FILES},
+        }
+        (scratch / "run.json").write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
+        scratch.chmod(0o755)
+        if target.exists():
+            old = Path(tempfile.mkdtemp(prefix=".replaced-", dir=parent))
+            os.replace(target, old / target.name)
+            os.replace(scratch, target)
+            shutil.rmtree(old)
+        else:
+            os.replace(scratch, target)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    return target
+
+
+def load(run: RunConfig | str | Path, runs_dir: str | Path | None = None) -> Run:
+    """Read a run, by its configuration or by its folder.
+
+    Raises:
+        MissingRun: there is no such folder.
+        DamagedRun: a file is missing or changed, the configuration does not match the folder's name,
+            or the format is another one; the message says which.
+    """
+    folder = _runs_dir(runs_dir) / run.name if isinstance(run, RunConfig) else Path(run)
+    if not folder.is_dir():
+        raise MissingRun(f"no run at {folder}")
+    try:
+        document = json.loads((folder / "run.json").read_text())
+        config = RunConfig.from_json(document["config"])
+        sums, provenance, version = document["sha256"], document["provenance"], document["format"]
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise DamagedRun(f"{folder}: run.json is not readable ({error!r})") from None
+    if version != FORMAT:
+        raise DamagedRun(f"{folder}: expected format {FORMAT}, got {version!r}")
+    if config.name != folder.name:
+        raise DamagedRun(f"{folder}: its configuration belongs to a run named {config.name}")
+    for name in FILES:
+        if not (folder / name).is_file():
+            raise DamagedRun(f"{folder}: {name} is missing")
+        if (found := _sha256(folder / name)) != sums.get(name):
+            raise DamagedRun(f"{folder}: {name} has SHA-256 {found}, run.json says {sums.get(name)}")
+    series = pd.read_parquet(folder / "series.parquet")
+    with np.load(folder / "arrays.npz", allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    return Run(config, series, arrays, provenance, folder)
+
+
+def find(runs_dir: str | Path | None = None, **fields: Any) -> list[Run]:
+    """All stored runs whose configuration has the given fields, sorted by name.
+
+    Raises:
+        ValueError: for a name that is no field of :class:`~ijrlib.config.RunConfig`.
+        DamagedRun: where a matching folder is damaged.
+    """
+    valid = RunConfig.__dataclass_fields__
+    if unknown := [name for name in fields if name not in valid]:
+        raise ValueError(f"find: no field {unknown}; fields: {', '.join(valid)}")
+    parent = _runs_dir(runs_dir)
+    folders = sorted(p.parent for p in parent.glob("*/run.json") if not p.parent.name.startswith("."))
+    runs = (load(folder) for folder in folders)
+    return [r for r in runs if all(getattr(r.config, k) == v for k, v in fields.items())]
+
+
+_runs_dir = runs_dir  # the functions above have an argument of this name
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
