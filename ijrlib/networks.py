@@ -1,0 +1,219 @@
+"""The nine networks of the paper (its Appendix E.2), one function each.
+
+Parameter counts match the paper's exactly; `tests/test_networks.py` holds them.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+INITIALIZATIONS = ("default", "xavier_normal", "kaiming_normal")
+
+
+def three_layer_perceptron(inputs: int = 3 * 32 * 32, classes: int = 10) -> nn.Sequential:
+    """3FCN: inputs-200-200-classes with ReLU and bias."""
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(inputs, 200),
+        nn.ReLU(),
+        nn.Linear(200, 200),
+        nn.ReLU(),
+        nn.Linear(200, classes),
+    )
+
+
+def six_layer_cnn(classes: int = 10) -> nn.Sequential:
+    """6CNN: four convolutions without bias, the second and fourth of stride 2; two linear layers."""
+    return nn.Sequential(
+        nn.Conv2d(3, 32, 3, padding=1, bias=False),
+        nn.ReLU(),
+        nn.Conv2d(32, 32, 4, stride=2, padding=1, bias=False),
+        nn.ReLU(),
+        nn.Conv2d(32, 64, 3, padding=1, bias=False),
+        nn.ReLU(),
+        nn.Conv2d(64, 64, 4, stride=2, padding=1, bias=False),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(64 * 8 * 8, 100),
+        nn.ReLU(),
+        nn.Linear(100, classes),
+    )
+
+
+def simple_cnn(classes: int = 10) -> nn.Sequential:
+    """SimpleCNN: two blocks of a 'same' and a 'valid' convolution with max-pooling; two linear layers."""
+
+    def block(inputs: int, filters: int) -> list[nn.Module]:
+        return [
+            nn.Conv2d(inputs, filters, 3, padding="same", bias=False),
+            nn.ReLU(),
+            nn.Conv2d(filters, filters, 3, padding="valid", bias=False),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+        ]
+
+    return nn.Sequential(
+        *block(3, 32),
+        *block(32, 64),
+        nn.Flatten(),
+        nn.Linear(64 * 6 * 6, 128),
+        nn.ReLU(),
+        nn.Linear(128, classes),
+    )
+
+
+def vgg(classes: int = 10) -> nn.Sequential:
+    """VGG-11 for 32 x 32 images, without batch normalization and dropout.
+
+    Its own initialization: convolutions N(0, 2 / (k^2 c_out)) with zero bias, linear layers as
+    PyTorch does.
+    """
+    layers: list[nn.Module] = []
+    channels = 3
+    for stage in ((64,), (128,), (256, 256), (512, 512), (512, 512)):
+        for filters in stage:
+            convolution = nn.Conv2d(channels, filters, 3, padding=1)
+            nn.init.normal_(convolution.weight, std=(2 / (9 * filters)) ** 0.5)
+            nn.init.zeros_(convolution.bias)  # pyright: ignore[reportArgumentType]
+            layers += [convolution, nn.ReLU()]
+            channels = filters
+        layers.append(nn.MaxPool2d(2))
+    classifier = [nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Flatten(), *classifier, nn.Linear(512, classes))
+
+
+class ResidualBlock(nn.Module):
+    """ReLU(x' + conv(ReLU(conv(x)))), x' = x subsampled and padded with zero channels to fit."""
+
+    def __init__(self, inputs: int, filters: int, stride: int):
+        super().__init__()
+        self.stride = stride
+        self.padding = (filters - inputs) // 2
+        self.conv1 = nn.Conv2d(inputs, filters, 3, stride=stride, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(filters, filters, 3, padding=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x[:, :, :: self.stride, :: self.stride]
+        shortcut = nn.functional.pad(shortcut, (0, 0, 0, 0, self.padding, self.padding))
+        return torch.relu(shortcut + self.conv2(torch.relu(self.conv1(x))))
+
+
+def resnet20(classes: int = 10) -> nn.Sequential:
+    """ResNet-20 without batch normalization; shortcuts without parameters.
+
+    Its own initialization: convolutions Kaiming-normal with fan_out, no bias; the linear layer as
+    PyTorch does.
+    """
+    layers: list[nn.Module] = [nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.ReLU()]
+    channels = 16
+    for filters in (16, 32, 64):
+        for _ in range(3):
+            layers.append(ResidualBlock(channels, filters, stride=filters // channels))
+            channels = filters
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes)]
+    network = nn.Sequential(*layers, *head)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return network
+
+
+class PreActivationBlock(nn.Module):
+    """x' + conv(ReLU(bn(conv(ReLU(bn(x)))))), x' = 1 x 1 convolution where the shape changes."""
+
+    def __init__(self, inputs: int, filters: int, stride: int):
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(inputs)
+        self.conv1 = nn.Conv2d(inputs, filters, 3, stride=stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(filters)
+        self.conv2 = nn.Conv2d(filters, filters, 3, padding=1, bias=False)
+        self.shortcut = None
+        if inputs != filters:
+            self.shortcut = nn.Conv2d(inputs, filters, 1, stride=stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        activated = torch.relu(self.bn1(x))
+        shortcut = x if self.shortcut is None else self.shortcut(activated)
+        return shortcut + self.conv2(torch.relu(self.bn2(self.conv1(activated))))
+
+
+def wide_resnet(depth: int = 28, width: int = 10, classes: int = 10) -> nn.Sequential:
+    """WRN-depth-width (Zagoruyko and Komodakis, 2016), depth = 6n + 4, with batch normalization.
+
+    Raises ValueError for another depth.
+    """
+    blocks, rest = divmod(depth - 4, 6)
+    if rest or blocks < 1:
+        raise ValueError(f"expected a depth of 6n + 4 with n >= 1, got {depth}")
+    layers: list[nn.Module] = [nn.Conv2d(3, 16, 3, padding=1, bias=False)]
+    channels = 16
+    for filters, stride in ((16 * width, 1), (32 * width, 2), (64 * width, 2)):
+        for block in range(blocks):
+            layers.append(PreActivationBlock(channels, filters, stride if block == 0 else 1))
+            channels = filters
+    head = [nn.BatchNorm2d(channels), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return nn.Sequential(*layers, *head, nn.Linear(channels, classes))
+
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "vgg": vgg,
+    "vgg_cifar100": partial(vgg, classes=100),
+    "resnet20": resnet20,
+    "6cnn": six_layer_cnn,
+    "simple_cnn": simple_cnn,
+    "3fcn_cifar": three_layer_perceptron,
+    "3fcn_mnist": partial(three_layer_perceptron, inputs=28 * 28),
+    "wrn28_10": wide_resnet,
+    "wrn28_10_cifar100": partial(wide_resnet, classes=100),
+    # narrow, shallow relatives of WRN-28-10 for the smoke scale; not in the paper
+    "wrn_small": partial(wide_resnet, depth=10, width=1),
+    "wrn_small_cifar100": partial(wide_resnet, depth=10, width=1, classes=100),
+}
+"""Name -> constructor without arguments."""
+
+INPUT_SHAPES: dict[str, tuple[int, int, int]] = {
+    name: (1, 28, 28) if name == "3fcn_mnist" else (3, 32, 32) for name in NETWORKS
+}
+"""Name -> (channels, height, width) of one example."""
+
+CLASSES: dict[str, int] = {name: 100 if name.endswith("cifar100") else 10 for name in NETWORKS}
+"""Name -> number C of logits."""
+
+
+def _initialize(network: nn.Module, init: str) -> None:
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            if init == "xavier_normal":
+                nn.init.xavier_normal_(module.weight)
+            else:
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def build(
+    name: str, init: str = "default", seed: int = 0, dtype: torch.dtype = torch.float32
+) -> nn.Module:
+    """The network `name` on the CPU, initialized from `seed`; the global random state is untouched.
+
+    `init` is "default" (the network's own for VGG and ResNet-20, PyTorch's otherwise), or
+    "xavier_normal" or "kaiming_normal" (fan_in, gain sqrt 2) for all convolutions and linear
+    layers, with zero biases. Weights are drawn in float32 and then cast to `dtype`, so a float64
+    network starts at the same point.
+
+    Raises ValueError for an unknown name or initialization, listing the valid ones.
+    """
+    if name not in NETWORKS:
+        raise ValueError(f"unknown network {name!r}; expected one of {', '.join(NETWORKS)}")
+    if init not in INITIALIZATIONS:
+        raise ValueError(
+            f"unknown initialization {init!r}; expected one of {', '.join(INITIALIZATIONS)}"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        network = NETWORKS[name]()
+        if init != "default":
+            _initialize(network, init)
+    return network.to(dtype)
