@@ -1,0 +1,290 @@
+"""Image data sets: found on disk, shuffled with a seed, standardized per channel.
+
+Searched in `$IJR_DATA`, else in `data/raw` of the checkout, in torchvision's layout and then in
+Hugging Face's (`<name>/train.parquet`, `<name>/test.parquet`). scikit-learn's digits need no file.
+"""
+
+import hashlib
+import importlib
+import io
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.nn import functional as F
+
+TORCHVISION = {  # name -> class of torchvision.datasets, its folder
+    "cifar10": ("CIFAR10", "cifar-10-batches-py"),
+    "cifar100": ("CIFAR100", "cifar-100-python"),
+    "mnist": ("MNIST", "MNIST/raw"),
+    "fashion_mnist": ("FashionMNIST", "FashionMNIST/raw"),
+}
+DATASETS = (*TORCHVISION, "digits")
+SPLITS = ("train", "test")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Examples in the order of the run's shuffle.
+
+    x: standardized images; y: labels; source: provenance with the keys name, source (files,
+    relative to the data folder), note (what was done to them) and sha256 (of these files, one
+    after the other).
+    """
+
+    x: Float[Tensor, "n channels height width"]
+    y: Int64[Tensor, " n"]
+    source: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _Split:
+    """One split as it is on disk: images (n, height, width, channels) of bytes, labels (n,)."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    source: str
+    note: str
+    sha256: str
+
+
+def load(
+    name: str,
+    examples: int,
+    shape: Sequence[int],
+    classes: int,
+    seed: int,
+    split: str = "train",
+    *,
+    root: str | Path | None = None,
+    download: bool = False,
+) -> Dataset:
+    """The first `examples` images of a split, shuffled with `seed`, of `shape` (C, H, W).
+
+    Each channel is standardized with the mean and standard deviation of the whole training split,
+    then the image is resized (bilinear) where its size differs, and a single channel repeated
+    where `shape` has three. `classes=100` of a data set with ten joins pairs of images of the
+    split side by side into one of class 10 * left + right; each image serves once on each side.
+    A smaller subset of the same seed is the beginning of a larger one.
+
+    `root` is the checkout whose `data/raw` is searched when `$IJR_DATA` is not set (default: the
+    parent folder of the package). `download=True` lets torchvision fetch what is missing.
+
+    Raises ValueError for an unknown name or split, a shape or number of classes that the data set
+    cannot give, or more examples than there are; FileNotFoundError where the data is not found.
+    """
+    if name not in DATASETS:
+        raise ValueError(f"unknown data set {name!r}; expected one of {', '.join(DATASETS)}")
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}; expected one of {', '.join(SPLITS)}")
+    folder = data_folder(root)
+    train = _read(name, "train", folder, download)
+    part = train if split == "train" else _read(name, split, folder, download)
+    available, own_classes = len(part.labels), 100 if name == "cifar100" else 10
+    if not 1 <= examples <= available:
+        raise ValueError(
+            f"{name} has {available} examples in its {split} split, got examples={examples}"
+        )
+    pairs = classes == 100 and own_classes == 10
+    if classes != own_classes and not pairs:
+        raise ValueError(f"{name} has {own_classes} classes, or 100 as pairs; got {classes}")
+    channels = part.images.shape[-1]
+    if len(shape) != 3 or shape[0] not in (channels, 3):
+        raise ValueError(
+            f"{name} has {channels} channel(s): expected a shape (C, H, W) with C = {channels}"
+            f"{' or 3' if channels == 1 else ''}, got {tuple(shape)}"
+        )
+
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(available, generator=generator)[:examples].numpy()
+    images, labels = part.images[order], part.labels[order]
+    if pairs:
+        right = torch.randperm(available, generator=generator)[:examples].numpy()
+        images = np.concatenate([images, part.images[right]], axis=2)
+        labels = 10 * labels + part.labels[right]
+
+    mean, deviation = _channel_statistics(train.images)
+    x = torch.from_numpy((images - mean) / deviation).permute(0, 3, 1, 2).contiguous()
+    size = tuple(shape[1:])
+    notes = [part.note, "standardized per channel with the training split's mean and deviation"]
+    if pairs:
+        notes.append("pairs side by side, 100 classes")
+    if x.shape[2:] != size:
+        notes.append(f"resized from {x.shape[2]}x{x.shape[3]} to {size[0]}x{size[1]} (bilinear)")
+        x = F.interpolate(x, size=size, mode="bilinear", antialias=True)
+    if x.shape[1] != shape[0]:
+        notes.append(f"channel repeated {shape[0]} times")
+        x = x.expand(-1, shape[0], -1, -1).contiguous()
+    source = {
+        "name": name,
+        "source": part.source,
+        "note": "; ".join(note for note in notes if note),
+        "sha256": part.sha256,
+    }
+    return Dataset(x, torch.from_numpy(labels), source)
+
+
+def data_folder(root: str | Path | None = None) -> Path:
+    """`$IJR_DATA`, else `data/raw` in `root` (default: the parent folder of the package)."""
+    if os.environ.get("IJR_DATA"):
+        return Path(os.environ["IJR_DATA"])
+    return Path(root or Path(__file__).parents[1]) / "data" / "raw"
+
+
+def _channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Exact mean and standard deviation of each channel of bytes, from its histogram."""
+    levels = np.arange(256)
+    means, deviations = [], []
+    for channel in range(images.shape[-1]):
+        weights = np.bincount(images[..., channel].ravel(), minlength=256)
+        mean = np.average(levels, weights=weights)
+        means.append(mean)
+        deviations.append(np.average((levels - mean) ** 2, weights=weights) ** 0.5)
+    return np.array(means, dtype=np.float32), np.array(deviations, dtype=np.float32)
+
+
+@lru_cache(maxsize=2)
+def _read(name: str, split: str, folder: Path, download: bool) -> _Split:
+    if name == "digits":
+        return _read_digits(split)
+    parquet = folder / name / f"{split}.parquet"
+    torchvision_class, subfolder = TORCHVISION[name]
+    if (folder / subfolder).is_dir() or (download and not parquet.is_file()):
+        return _read_torchvision(name, split, folder, download)
+    if parquet.is_file():
+        return _read_parquet(parquet)
+    raise FileNotFoundError(
+        f"{name} not found: neither {folder / subfolder} (torchvision's layout) nor {parquet} "
+        f"(Hugging Face's) exists. Set IJR_DATA to the folder that holds your data sets, or "
+        f"download it (`ijr run` does), for instance with\n"
+        f'  python -c "import torchvision; torchvision.datasets.{torchvision_class}('
+        f"'{folder}', download=True)\""
+    )
+
+
+def _read_digits(split: str) -> _Split:
+    """scikit-learn's 1,797 digits of 8 x 8 pixels; every fifth is a test example."""
+    sklearn_datasets = importlib.import_module("sklearn.datasets")
+    digits = sklearn_datasets.load_digits()
+    test = np.arange(len(digits.target)) % 5 == 4
+    chosen = test if split == "test" else ~test
+    raw = resources.files("sklearn.datasets.data").joinpath("digits.csv.gz").read_bytes()
+    return _Split(
+        images=digits.images[chosen][..., None].astype(np.uint8),
+        labels=digits.target[chosen].astype(np.int64),
+        source="scikit-learn's load_digits",
+        note="every fifth example is in the test split",
+        sha256=hashlib.sha256(raw).hexdigest(),
+    )
+
+
+def _read_torchvision(name: str, split: str, folder: Path, download: bool) -> _Split:
+    class_name, subfolder = TORCHVISION[name]
+    cls = getattr(torchvision_datasets(), class_name)
+    try:
+        data = cls(str(folder), train=split == "train", download=download)
+    except RuntimeError as error:
+        raise FileNotFoundError(
+            f"{name} in {folder / subfolder} is incomplete or damaged ({error}); remove the folder "
+            f"and download it again"
+        ) from error
+    if "mnist" in name:
+        prefix = "train" if split == "train" else "t10k"
+        files = [f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte"]
+    else:
+        files = [file for file, _ in (data.train_list if split == "train" else data.test_list)]
+    images = np.asarray(data.data)
+    return _Split(
+        images=images if images.ndim == 4 else images[..., None],
+        labels=np.asarray(data.targets, dtype=np.int64),
+        source=" ".join(f"{subfolder}/{file}" for file in files),
+        note="",
+        sha256=_sha256(folder / subfolder / file for file in files),
+    )
+
+
+def _read_parquet(path: Path) -> _Split:
+    """Hugging Face's layout: an image column of {bytes, path}, a label column of integers."""
+    from PIL import Image
+    from pyarrow import parquet
+
+    columns = parquet.read_schema(path).names
+    image_column = next((column for column in ("img", "image") if column in columns), None)
+    label_column = next((column for column in ("label", "fine_label") if column in columns), None)
+    if image_column is None or label_column is None:
+        raise ValueError(f"expected the columns img and label in {path}, got {', '.join(columns)}")
+    table = parquet.read_table(path, columns=[image_column, label_column])
+    images, luminance_tables = [], set()
+    for encoded in table[image_column].combine_chunks().field("bytes").to_pylist():
+        with Image.open(io.BytesIO(encoded)) as image:
+            if image.format == "JPEG":
+                luminance_tables.add(tuple(image.quantization[0]))
+            images.append(np.asarray(image))
+    stacked = np.stack(images)
+    note = ""
+    if luminance_tables:
+        qualities = sorted({_jpeg_quality(table) for table in luminance_tables})
+        note = f"JPEG quality {'/'.join(map(str, qualities))} re-encoding; "
+        note += "pixels differ slightly from the original"
+    return _Split(
+        images=stacked if stacked.ndim == 4 else stacked[..., None],
+        labels=table[label_column].to_numpy().astype(np.int64),
+        source=f"{path.parent.name}/{path.name}",
+        note=note,
+        sha256=_sha256([path]),
+    )
+
+
+def _jpeg_quality(luminance_table: tuple[int, ...]) -> int:
+    """The libjpeg quality (1 to 100) whose luminance table is nearest.
+
+    libjpeg scales its standard table by 200 - 2q per cent for q >= 50, 5000/q below; its first
+    row is enough.
+    """
+    standard = np.array([16, 11, 10, 16, 24, 40, 51, 61])
+
+    def distance(quality: int) -> int:
+        scale = 200 - 2 * quality if quality >= 50 else 5000 // quality
+        row = np.clip((standard * scale + 50) // 100, 1, 255)
+        return int(np.abs(row - luminance_table[:8]).sum())
+
+    return min(range(1, 101), key=distance)
+
+
+def _sha256(paths: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def torchvision_datasets() -> ModuleType:
+    """The module `torchvision.datasets`, also where torchvision's compiled operators don't load.
+
+    A torchvision built for another torch (a CUDA wheel beside a CPU torch, say) fails to import:
+    it registers shape functions for its operators `nms` and `qnms`, which nobody has declared. The
+    data sets use no operator, so declaring the two (unimplemented) is enough.
+    """
+    try:
+        return importlib.import_module("torchvision.datasets")
+    except RuntimeError as error:
+        if "torchvision::" not in str(error):
+            raise
+    for module in [m for m in sys.modules if m.partition(".")[0] == "torchvision"]:
+        del sys.modules[module]
+    for operator in ("nms", "qnms"):
+        if not hasattr(torch.ops.torchvision, operator):
+            schema = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+            torch.library.define(f"torchvision::{operator}", schema)
+    return importlib.import_module("torchvision.datasets")
