@@ -1,0 +1,44 @@
+# Two environments inside the clone: .venv-book builds the book (no torch), .venv trains and tests.
+PYTHON ?= python3
+UV ?= uv
+FIG ?= fig03
+SCALE ?= laptop
+
+.PHONY: help book test verify run lock clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
+
+book: .venv-book/.ready ## build the HTML book: _build/html/index.html
+	@.venv-book/bin/jupyter-book build . -W --keep-going || { rm -rf _build/.doctrees; exit 1; }
+
+test: .venv/.ready ## run the tests
+	@.venv/bin/python -m pytest
+
+verify: .venv/.ready ## check both theorems numerically, Theorem 1 also exactly
+	@.venv/bin/ijr verify
+
+run: .venv/.ready ## repeat a chapter, training what is missing: make run FIG=fig03 SCALE=smoke
+	@chapter=$$(ls chapters/*/$(FIG)_*.ipynb 2>/dev/null) || { \
+	  echo "make run: no chapter for FIG=$(FIG); there are:" >&2; \
+	  ls chapters/*/*.ipynb | sed -E 's|.*/([^_]*)_.*|  \1|' >&2; exit 1; }; \
+	mkdir -p _build/rerun && \
+	.venv/bin/papermill "$$chapter" _build/rerun/$(FIG)_$(SCALE).ipynb -k python3 -p scale $(SCALE)
+
+lock: ## pin requirements/*.txt again from pyproject.toml (needs uv)
+	$(UV) pip compile -q -c requirements/constraints.txt --extra book pyproject.toml -o requirements/book.txt
+	$(UV) pip compile -q -c requirements/constraints.txt --all-extras pyproject.toml -o requirements/dev.txt
+
+clean: ## remove what was built, keep the environments
+	rm -rf _build build ijrlib.egg-info .pytest_cache .ruff_cache .hypothesis
+
+.venv-book/.ready: requirements/book.txt pyproject.toml
+.venv/.ready: requirements/dev.txt pyproject.toml
+
+%/.ready:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, but $(PYTHON) is %d.%d. Name another: make PYTHON=python3.12 ..." % sys.version_info[:2])'
+	@echo "Installing $< into $* (a few minutes at the first time)"
+	@$(PYTHON) -m venv $*
+	@$*/bin/python -m pip install -qq -r $<
+	@$*/bin/python -m pip install -qq --no-deps --no-build-isolation -e .
+	@touch $@
