@@ -1,0 +1,312 @@
+"""Top eigenpairs with a residual certificate, and the norm of the mean Jacobian.
+
+The eigensolver takes anything with ``op @ v``.  It is a Rayleigh–Ritz iteration: the basis starts with
+the given vectors and grows by the residual of the first pair that has not converged, which from one
+start vector spans the Krylov space of Lanczos.  The products are kept with the basis, so the residual
+reported is ‖Ax − θx‖ of the vector that is returned, not an estimate from a recursion, and costs no
+further product.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ijrlib.operators import MeanJacobian, SymmetricOperator, mean_jacobian, mean_jacobian_gram
+
+BASIS = 24
+"""Basis vectors before a restart, and two more for each wanted pair; memory is 2·BASIS·m numbers."""
+
+
+@dataclass(frozen=True)
+class Eigenpair:
+    """An approximate eigenpair of A.
+
+    Attributes:
+        value: the Rayleigh quotient θ = xᵀAx.
+        vector: x, unit norm, shape (m,).
+        residual: ‖Ax − θx‖ / |θ| (‖Ax − θx‖ where θ = 0); an eigenvalue of A lies within
+            residual·|θ| of θ.
+        products: matrix–vector products spent.
+        converged: whether the residual is within the tolerance asked for, or at rounding level.
+    """
+
+    value: float
+    vector: Tensor
+    residual: float
+    products: int
+    converged: bool
+
+
+def top_eigenpair(
+    op: Any,
+    v0: Tensor | None = None,
+    rtol: float = 1e-2,
+    max_products: int = 500,
+    seed: int = 0,
+    method: str = "lanczos",
+) -> Eigenpair:
+    """The largest **algebraic** eigenvalue of a symmetric operator, with its eigenvector.
+
+    The residual certifies an eigenpair, not that it is the top one: a start vector without any
+    component along the top eigenvector can be certified at a lower one, so restart cold now and then.
+
+    Args:
+        op: has ``shape`` (m, m) and ``op @ v``.
+        v0: start vector (m,) or start vectors (m, b), such as the previous eigenvector; else random.
+        rtol: relative residual at which to stop.  The eigenvalue's own error is of second order, at
+            most (residual·θ)² / gap.
+        max_products: products at most; the best pair found is returned with its residual.
+        seed: of the random start.
+        method: "lanczos"; or for comparison "power" (power iteration, as the paper's) or "pyhessian"
+            (Yao et al. 2020, its default tolerance; for an operator of
+            :func:`ijrlib.operators.hessian`).  Both find the eigenvalue largest in **magnitude**.
+
+    Raises:
+        ValueError: unknown method, shapes that do not fit, a start vector that is zero or not finite.
+    """
+    _square(op)
+    if method == "lanczos":
+        return top_eigenpairs(op, 1, v0, rtol=rtol, max_products=max_products, seed=seed)[0]
+    if method == "power":
+        return _power_iteration(op, v0, rtol, max_products, seed)
+    if method == "pyhessian":
+        return _pyhessian(op, rtol, max_products)
+    raise ValueError(f"method: expected one of lanczos, power, pyhessian; got {method!r}")
+
+
+def top_eigenpairs(
+    op: Any,
+    k: int,
+    v0: Tensor | None = None,
+    rtol: float = 1e-2,
+    max_products: int = 2000,
+    seed: int = 0,
+) -> list[Eigenpair]:
+    """The k largest algebraic eigenpairs, largest first; arguments as in :func:`top_eigenpair`.
+
+    ``products`` of every pair is the total spent on all of them.
+    """
+    m = _square(op)
+    if not 1 <= k <= min(m, max_products):
+        raise ValueError(f"k: expected 1 to {min(m, max_products)}, got {k}")
+    randoms = torch.Generator().manual_seed(seed)
+    starts = [_random(op, randoms)] if v0 is None else _start_vectors(v0, m)
+    space = _Subspace(op, starts[0], size=min(m, BASIS + 2 * k))
+    for start in starts[:max_products]:
+        space.expand(start)
+    while True:
+        direction = None
+        if space.size >= k:
+            values, mixing = space.ritz()
+            residuals = [space.residual(values[j], mixing[:, j]) for j in range(k)]
+            norms = [float(r.norm()) for r in residuals]
+            floor = 10 * torch.finfo(starts[0].dtype).eps * float(values.abs().max())
+            open_ = [j for j in range(k) if norms[j] > max(rtol * abs(float(values[j])), floor)]
+            if not open_ or space.size == m or space.products >= max_products:
+                return [
+                    Eigenpair(
+                        value=(value := float(values[j])),
+                        vector=space.vector(mixing[:, j]),
+                        residual=norms[j] / abs(value) if value else norms[j],
+                        products=space.products,
+                        converged=j not in open_,
+                    )
+                    for j in range(k)
+                ]
+            direction = residuals[open_[0]]
+            if space.size == space.capacity:
+                space.restart(mixing[:, : k + 4])
+        if direction is None or not space.expand(direction):
+            space.expand(_random(op, randoms))  # an invariant subspace: look outside it
+
+
+class _Subspace:
+    """An orthonormal basis V, its images AV and T = VᵀAV, grown one product at a time."""
+
+    def __init__(self, op: Any, like: Tensor, size: int) -> None:
+        self.op = op
+        self.capacity = size
+        self.basis = like.new_empty(size, len(like))
+        self.images = like.new_empty(size, len(like))
+        self.projected = torch.zeros(size, size, dtype=torch.float64)
+        self.size = 0
+        self.products = 0
+
+    def expand(self, v: Tensor) -> bool:
+        """Add v, made orthonormal to the basis; False where it lies within the span."""
+        v = v / v.norm()
+        known = self.basis[: self.size]
+        for _ in range(2):
+            v = v - known.T @ (known @ v)
+        norm = v.norm()
+        if not norm > 10 * len(v) ** 0.5 * torch.finfo(v.dtype).eps:
+            return False
+        v = v / norm
+        v = v - known.T @ (known @ v)
+        j = self.size
+        self.basis[j] = v / v.norm()
+        self.images[j] = self.op @ self.basis[j]
+        self.size, self.products = j + 1, self.products + 1
+        column = (self.images[: j + 1] @ self.basis[j]).double().cpu()
+        self.projected[: j + 1, j] = self.projected[j, : j + 1] = column
+        return True
+
+    def ritz(self) -> tuple[Tensor, Tensor]:
+        """Ritz values, largest first, and the mixing matrix (size, size) of the Ritz vectors."""
+        values, mixing = torch.linalg.eigh(self.projected[: self.size, : self.size])
+        return values.flip(0), mixing.flip(1)
+
+    def vector(self, mix: Tensor) -> Tensor:
+        x = self.basis[: self.size].T @ mix.to(self.basis)
+        return x / x.norm()
+
+    def residual(self, value: Tensor, mix: Tensor) -> Tensor:
+        mix = mix.to(self.basis)
+        image = self.images[: self.size].T @ mix
+        return image - float(value) * (self.basis[: self.size].T @ mix)
+
+    def restart(self, mixing: Tensor) -> None:
+        """Keep the span of the given Ritz vectors."""
+        count = mixing.shape[1]
+        mix = mixing.to(self.basis)
+        self.basis[:count] = mix.T @ self.basis[: self.size]
+        self.images[:count] = mix.T @ self.images[: self.size]
+        self.projected[:count, :count] = (self.images[:count] @ self.basis[:count].T).double().cpu()
+        self.size = count
+
+
+def jacobian_norm(
+    model: nn.Module, x: object, method: str = "auto", rtol: float = 1e-3, seed: int = 0
+) -> float:
+    """‖⟨J⟩‖, the largest singular value of the mean Jacobian ⟨J⟩ = ∇_θ⟨z⟩ (m × C).
+
+    Args:
+        x: inputs, or an iterable of chunks of them.
+        method: "exact": the C × C Gram matrix from C reverse passes; keeps C·m numbers.
+            "golub-kahan": Lanczos on ⟨J⟩ᵀ⟨J⟩, that is Golub–Kahan bidiagonalization, one reverse and
+            one forward pass an iteration; for many classes.  "power": the paper's Algorithm 2.
+            "auto": exact up to 20 classes, golub-kahan above.
+        rtol: relative residual of the squared norm ("golub-kahan"), relative change of the norm
+            between iterations ("power").
+
+    Raises:
+        ValueError: for an unknown method.
+    """
+    if method == "power":
+        return algorithm_2(mean_jacobian(model, x), rtol=rtol, seed=seed)[-1]
+    if method not in ("auto", "exact", "golub-kahan"):
+        raise ValueError(f"method: expected auto, exact, golub-kahan or power; got {method!r}")
+    op = mean_jacobian(model, x)
+    if method == "exact" or (method == "auto" and op.shape[1] <= 20):
+        return float(torch.linalg.eigvalsh(mean_jacobian_gram(model, x))[-1].clamp(min=0).sqrt())
+    square = (op.shape[1], op.shape[1])
+    normal = SymmetricOperator(square, op.dtype, op.device, lambda u: op.T @ (op @ u))
+    return max(top_eigenpair(normal, rtol=rtol, seed=seed).value, 0.0) ** 0.5
+
+
+def algorithm_2(
+    op: MeanJacobian, rtol: float = 1e-3, max_iterations: int = 1000, seed: int = 0
+) -> list[float]:
+    """The paper's Algorithm 2: the estimate vᵀ⟨J⟩u of ‖⟨J⟩‖ after each power iteration.
+
+    v ← ⟨J⟩u/‖⟨J⟩u‖, u ← ⟨J⟩ᵀv/‖⟨J⟩ᵀv‖ until the estimate changes by less than ``rtol``, relatively.
+    (The paper forms ⟨J⟩ᵀv from C differentiations; here it is one forward-mode pass.)
+    """
+    u = _random_like(op.shape[1], op.dtype, op.device, torch.Generator().manual_seed(seed))
+    values: list[float] = []
+    for _ in range(max_iterations):
+        v = op @ (u / u.norm())
+        values.append(float(v.norm()))  # vᵀ⟨J⟩u for v = ⟨J⟩u/‖⟨J⟩u‖
+        settled = len(values) > 1 and abs(values[-1] - values[-2]) <= rtol * values[-1]
+        if values[-1] == 0 or settled:
+            break
+        u = op.T @ (v / v.norm())
+    return values
+
+
+def _power_iteration(
+    op: Any, v0: Tensor | None, rtol: float, max_products: int, seed: int
+) -> Eigenpair:
+    start = _random(op, torch.Generator().manual_seed(seed)) if v0 is None else v0.reshape(len(v0))
+    x = _start_vectors(start, op.shape[0])[0]
+    x = x / x.norm()
+    products = 0
+    while True:
+        image = op @ x
+        products += 1
+        value = float(x @ image)
+        residual = float((image - value * x).norm())
+        converged = residual <= rtol * abs(value)
+        if converged or products >= max_products or not image.norm() > 0:
+            return Eigenpair(value, x, residual / (abs(value) or 1.0), products, converged)
+        x = image / image.norm()
+
+
+def _pyhessian(op: Any, rtol: float, max_products: int) -> Eigenpair:
+    """PyHessian's own power iteration; one product of ours certifies its vector."""
+    import pyhessian
+
+    if getattr(op, "problem", None) is None:
+        raise ValueError("method 'pyhessian': expected an operator of ijrlib.operators.hessian")
+    model, loss, pairs = op.problem
+    mode = {name: module.training for name, module in model.named_modules()}
+    gradients = [p.grad for p in model.parameters()]
+    buffers = [b.clone() for b in model.buffers()]
+    state = torch.random.get_rng_state()
+    passes = 0
+
+    def counted(z: Tensor, y: Tensor) -> Tensor:
+        nonlocal passes
+        passes += 1
+        return loss(z, y)
+
+    try:
+        tool = pyhessian.hessian(
+            model, counted, dataloader=pairs, cuda=op.device.type == "cuda"
+        )
+        first = passes  # its constructor takes the gradient once
+        values, vectors = tool.eigenvalues(maxIter=max_products, top_n=1)
+    finally:
+        torch.random.set_rng_state(state)
+        for buffer, old in zip(model.buffers(), buffers, strict=True):
+            buffer.copy_(old)
+        for p, gradient in zip(model.parameters(), gradients, strict=True):
+            p.grad = gradient
+        for name, module in model.named_modules():
+            module.training = mode[name]
+    x = torch.cat([v.reshape(-1) for v in vectors[0]])
+    value = float(values[0])
+    residual = float((op @ x - value * x).norm()) / (abs(value) or 1.0)
+    products = (passes - first) // len(pairs) + 1
+    return Eigenpair(value, x, residual, products, residual <= rtol)
+
+
+def _square(op: Any) -> int:
+    shape = tuple(getattr(op, "shape", ()))
+    if len(shape) != 2 or shape[0] != shape[1] or shape[0] < 1:
+        raise ValueError(f"op: expected an operator of shape (m, m) with m >= 1, got {shape}")
+    return shape[0]
+
+
+def _start_vectors(v0: Tensor, m: int) -> list[Tensor]:
+    if v0.shape[0] != m or v0.ndim > 2:
+        raise ValueError(f"v0: expected shape ({m},) or ({m}, b), got {tuple(v0.shape)}")
+    starts = [v.contiguous() for v in v0.reshape(m, -1).unbind(1)]
+    starts = [v for v in starts if bool(torch.isfinite(v).all()) and v.norm() > 0]
+    if not starts:
+        raise ValueError("v0: expected a finite vector other than zero")
+    return starts
+
+
+def _random(op: Any, generator: torch.Generator) -> Tensor:
+    dtype = getattr(op, "dtype", torch.get_default_dtype())
+    device = getattr(op, "device", torch.device("cpu"))
+    return _random_like(op.shape[0], dtype, device, generator)
+
+
+def _random_like(n: int, dtype: Any, device: Any, generator: torch.Generator) -> Tensor:
+    return torch.randn(n, generator=generator, dtype=torch.float64).to(device, dtype)
