@@ -172,17 +172,19 @@ def _read(name: str, split: str, folder: Path, download: bool) -> _Split:
 
 
 def _read_digits(split: str) -> _Split:
-    """scikit-learn's 1,797 digits of 8 x 8 pixels; every fifth is a test example."""
+    """scikit-learn's 1,797 digits of 8 x 8 pixels; every fifth of a class is a test example."""
     sklearn_datasets = importlib.import_module("sklearn.datasets")
     digits = sklearn_datasets.load_digits()
-    test = np.arange(len(digits.target)) % 5 == 4
+    test = np.zeros(len(digits.target), dtype=bool)
+    for digit in range(10):
+        test[np.flatnonzero(digits.target == digit)[4::5]] = True
     chosen = test if split == "test" else ~test
     raw = resources.files("sklearn.datasets.data").joinpath("digits.csv.gz").read_bytes()
     return _Split(
         images=digits.images[chosen][..., None].astype(np.uint8),
         labels=digits.target[chosen].astype(np.int64),
         source="scikit-learn's load_digits",
-        note="every fifth example is in the test split",
+        note="every fifth of a class is in the test split",
         sha256=hashlib.sha256(raw).hexdigest(),
     )
 
@@ -215,6 +217,7 @@ def _read_torchvision(name: str, split: str, folder: Path, download: bool) -> _S
 def _read_parquet(path: Path) -> _Split:
     """Hugging Face's layout: an image column of {bytes, path}, a label column of integers."""
     from PIL import Image
+    from PIL.JpegImagePlugin import JpegImageFile
     from pyarrow import parquet
 
     columns = parquet.read_schema(path).names
@@ -226,7 +229,7 @@ def _read_parquet(path: Path) -> _Split:
     images, luminance_tables = [], set()
     for encoded in table[image_column].combine_chunks().field("bytes").to_pylist():
         with Image.open(io.BytesIO(encoded)) as image:
-            if image.format == "JPEG":
+            if isinstance(image, JpegImageFile):
                 luminance_tables.add(tuple(image.quantization[0]))
             images.append(np.asarray(image))
     stacked = np.stack(images)
@@ -247,15 +250,15 @@ def _read_parquet(path: Path) -> _Split:
 def _jpeg_quality(luminance_table: tuple[int, ...]) -> int:
     """The libjpeg quality (1 to 100) whose luminance table is nearest.
 
-    libjpeg scales its standard table by 200 - 2q per cent for q >= 50, 5000/q below; its first
-    row is enough.
+    libjpeg scales its standard table by 200 - 2q per cent for q >= 50, 5000/q below; the first
+    and last rows identify q.
     """
-    standard = np.array([16, 11, 10, 16, 24, 40, 51, 61])
+    standard = np.array([16, 11, 10, 16, 24, 40, 51, 61, 72, 92, 95, 98, 112, 100, 103, 99])
 
     def distance(quality: int) -> int:
         scale = 200 - 2 * quality if quality >= 50 else 5000 // quality
-        row = np.clip((standard * scale + 50) // 100, 1, 255)
-        return int(np.abs(row - luminance_table[:8]).sum())
+        rows = np.clip((standard * scale + 50) // 100, 1, 255)
+        return int(np.abs(rows - (luminance_table[:8] + luminance_table[-8:])).sum())
 
     return min(range(1, 101), key=distance)
 

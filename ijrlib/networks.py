@@ -25,7 +25,7 @@ def three_layer_perceptron(inputs: int = 3 * 32 * 32, classes: int = 10) -> nn.S
 
 
 def six_layer_cnn(classes: int = 10) -> nn.Sequential:
-    """6CNN: four convolutions without bias, the second and fourth of stride 2; two linear layers."""
+    """6CNN: four convolutions without bias, two of them of stride 2; two linear layers."""
     return nn.Sequential(
         nn.Conv2d(3, 32, 3, padding=1, bias=False),
         nn.ReLU(),
@@ -43,7 +43,7 @@ def six_layer_cnn(classes: int = 10) -> nn.Sequential:
 
 
 def simple_cnn(classes: int = 10) -> nn.Sequential:
-    """SimpleCNN: two blocks of a 'same' and a 'valid' convolution with max-pooling; two linear layers."""
+    """SimpleCNN: twice a 'same' and a 'valid' convolution, max-pooling; two linear layers."""
 
     def block(inputs: int, filters: int) -> list[nn.Module]:
         return [

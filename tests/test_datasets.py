@@ -1,0 +1,419 @@
+"""Data sets: layouts on disk, subsets, standardization, provenance. No real data is needed."""
+
+import hashlib
+import io
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
+from pyarrow import parquet
+from sklearn.datasets import load_digits
+from torch.nn import functional as F
+
+from ijrlib import datasets
+
+SEED = 5
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """An empty data folder that IJR_DATA names."""
+    datasets._read.cache_clear()
+    monkeypatch.setenv("IJR_DATA", str(tmp_path))
+    return tmp_path
+
+
+def images(count, *shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, *shape), dtype=np.uint8)
+
+
+def write_idx(path, array):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes()
+    path.write_bytes(header + array.tobytes())
+
+
+def write_mnist(folder, subfolder="MNIST/raw", train=50, test=20):
+    """Random images, the labels being 0, 1, … 9, 0, … in file order."""
+    written = {}
+    for split, prefix, count in (("train", "train", train), ("test", "t10k", test)):
+        pixels, labels = images(count, 28, 28, seed=count), np.arange(count, dtype=np.uint8) % 10
+        write_idx(folder / subfolder / f"{prefix}-images-idx3-ubyte", pixels)
+        write_idx(folder / subfolder / f"{prefix}-labels-idx1-ubyte", labels)
+        written[split] = pixels, labels
+    return written
+
+
+def encode(pixels, **options):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, **options)
+    return buffer.getvalue()
+
+
+def write_parquet(path, pixels, labels, image="img", label="label", **options):
+    path.parent.mkdir(exist_ok=True)
+    rows = [{"bytes": encode(one, **options), "path": f"{i}"} for i, one in enumerate(pixels)]
+    parquet.write_table(pa.table({image: rows, label: np.asarray(labels, dtype=np.int64)}), path)
+
+
+def standardized(pixels, train):
+    """(n, H, W, C) bytes to (n, C, H, W), the statistics being the training split's, in float64."""
+    train, pixels = (np.asarray(a, dtype=float) for a in (train, pixels))
+    result = (pixels - train.mean((0, 1, 2))) / train.std((0, 1, 2))
+    return torch.from_numpy(result).permute(0, 3, 1, 2)
+
+
+def same_up_to_rounding(x, expected):
+    # entries are below 10 in size and come from two float32 operations
+    return torch.allclose(x.double(), expected.double(), rtol=0, atol=10 * 4 * 2**-23)
+
+
+def by_label(dataset):
+    """Images in the order of distinct labels, which undoes the shuffle."""
+    return dataset.x[dataset.y.argsort()]
+
+
+# --- layouts -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name, subfolder", [("mnist", "MNIST/raw"), ("fashion_mnist", "FashionMNIST/raw")]
+)
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_idx_files_give_their_images_standardized_by_the_training_split(
+    folder, name, subfolder, split
+):
+    written = write_mnist(folder, subfolder, train=10, test=10)
+    pixels, _ = written[split]
+    loaded = datasets.load(name, 10, (1, 28, 28), 10, SEED, split)
+    expected = standardized(pixels[..., None], written["train"][0][..., None])
+    assert loaded.x.dtype == torch.float32 and loaded.y.dtype == torch.int64
+    assert loaded.y.sort().values.tolist() == list(range(10))
+    assert same_up_to_rounding(by_label(loaded), expected)
+
+
+def test_cifar_100_in_its_python_layout_is_read_through_torchvision(folder, monkeypatch):
+    pixels = {"train": images(100, 32, 32, 3), "test": images(100, 32, 32, 3, seed=1)}
+    checksums = {}
+    (folder / "cifar-100-python").mkdir()
+    for split, array in pixels.items():
+        data = {"data": array.transpose(0, 3, 1, 2).reshape(100, -1), "fine_labels": [*range(100)]}
+        content = pickle.dumps(data)
+        (folder / "cifar-100-python" / split).write_bytes(content)
+        checksums[split] = [[split, hashlib.md5(content).hexdigest()]]
+    meta = pickle.dumps({"fine_label_names": [str(i) for i in range(100)]})
+    (folder / "cifar-100-python" / "meta").write_bytes(meta)
+    cifar100 = datasets.torchvision_datasets().CIFAR100
+    monkeypatch.setattr(cifar100, "train_list", checksums["train"])  # torchvision checks MD5
+    monkeypatch.setattr(cifar100, "test_list", checksums["test"])
+    monkeypatch.setitem(cifar100.meta, "md5", hashlib.md5(meta).hexdigest())
+
+    loaded = datasets.load("cifar100", 100, (3, 32, 32), 100, SEED, "test")
+    assert same_up_to_rounding(by_label(loaded), standardized(pixels["test"], pixels["train"]))
+    assert loaded.source["source"] == "cifar-100-python/test"
+
+
+def test_parquet_with_png_bytes_gives_the_exact_pixels(folder):
+    pixels = images(10, 32, 32, 3)
+    write_parquet(folder / "cifar10" / "train.parquet", pixels, range(10), format="PNG")
+    loaded = datasets.load("cifar10", 10, (3, 32, 32), 10, SEED)
+    assert same_up_to_rounding(by_label(loaded), standardized(pixels, pixels))
+    assert "JPEG" not in loaded.source["note"]
+
+
+@pytest.mark.parametrize("quality", [30, 75, 95])
+def test_parquet_with_jpeg_bytes_says_so_in_its_provenance(folder, quality):
+    pixels = images(10, 32, 32, 3)
+    path = folder / "cifar10" / "train.parquet"
+    write_parquet(path, pixels, range(10), format="JPEG", quality=quality)
+    loaded = datasets.load("cifar10", 10, (3, 32, 32), 10, SEED)
+    decoded = np.stack(
+        [
+            np.asarray(Image.open(io.BytesIO(encode(p, format="JPEG", quality=quality))))
+            for p in pixels
+        ]
+    )
+    assert same_up_to_rounding(by_label(loaded), standardized(decoded, decoded))
+    note = f"JPEG quality {quality} re-encoding; pixels differ slightly from the original"
+    assert note in loaded.source["note"]
+
+
+def test_the_quality_of_every_jpeg_is_recognized():
+    # 1 and 2 have the same first and last rows (all 255 but for one entry)
+    for quality in range(2, 101):
+        encoded = encode(np.zeros((8, 8), np.uint8), format="JPEG", quality=quality)
+        image = JpegImageFile(io.BytesIO(encoded))
+        assert datasets._jpeg_quality(tuple(image.quantization[0])) == quality
+
+
+def test_parquet_with_the_hubs_column_names_is_read(folder):
+    pixels = images(100, 32, 32, 3)
+    path = folder / "cifar100" / "train.parquet"
+    write_parquet(path, pixels, range(100), label="fine_label", format="PNG")
+    loaded = datasets.load("cifar100", 100, (3, 32, 32), 100, SEED)
+    assert same_up_to_rounding(by_label(loaded), standardized(pixels, pixels))
+    path = folder / "mnist" / "train.parquet"
+    write_parquet(path, pixels[:10, :28, :28, 0], range(10), image="image", format="PNG")
+    loaded = datasets.load("mnist", 10, (1, 28, 28), 10, SEED)
+    expected = pixels[:10, :28, :28, :1]
+    assert same_up_to_rounding(by_label(loaded), standardized(expected, expected))
+
+
+def test_parquet_without_the_expected_columns_is_refused_naming_them(folder):
+    (folder / "cifar10").mkdir()
+    table = pa.table({"text": ["a"], "label": [0]})
+    parquet.write_table(table, folder / "cifar10" / "train.parquet")
+    with pytest.raises(ValueError, match=r"img and label.*text, label"):
+        datasets.load("cifar10", 1, (3, 32, 32), 10, SEED)
+
+
+# --- digits --------------------------------------------------------------------------------------
+
+
+def test_digits_split_into_disjoint_fixed_parts_that_make_up_the_whole():
+    pixels, _ = load_digits(return_X_y=True)
+    parts = [datasets._read_digits(split) for split in ("train", "test")]
+    rows = np.concatenate([part.images.reshape(-1, 64) for part in parts])
+    assert [len(part.labels) for part in parts] == [1442, 355]
+    assert sorted(map(bytes, rows)) == sorted(map(bytes, np.asarray(pixels, np.uint8)))
+    for part in parts:  # every class at about a tenth
+        assert np.bincount(part.labels).min() > 0.09 * len(part.labels)
+
+
+def test_digits_are_standardized_over_the_whole_training_split():
+    x = datasets.load("digits", 1442, (1, 8, 8), 10, SEED).x.double()
+    assert abs(x.mean()) < 1e-6 and abs(x.std(correction=0) - 1) < 1e-6
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 28, 28)])
+def test_digits_are_resized_bilinearly_to_the_networks_input(shape):
+    native = datasets.load("digits", 20, (1, 8, 8), 10, SEED)
+    loaded = datasets.load("digits", 20, shape, 10, SEED)
+    expected = F.interpolate(native.x, size=shape[1:], mode="bilinear", align_corners=False)
+    assert loaded.x.shape == (20, *shape)
+    assert all(same_up_to_rounding(channel, expected[:, 0]) for channel in loaded.x.unbind(1))
+    assert torch.equal(loaded.y, native.y)
+
+
+# --- pairs ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist"])
+def test_a_hundred_classes_are_pairs_side_by_side(folder, name):
+    write_mnist(folder)
+    size = 8 if name == "digits" else 28
+    single = datasets.load(name, 50, (1, size, size), 10, SEED)
+    pairs = datasets.load(name, 50, (1, size, 2 * size), 100, SEED)
+    assert torch.equal(pairs.x[..., :size], single.x)
+    assert torch.equal(pairs.y // 10, single.y)
+    part = datasets._read(name, "train", folder, False)
+    known = {bytes(image): label for image, label in zip(part.images, part.labels, strict=True)}
+    mean, deviation = datasets._channel_statistics(part.images)
+    for right, label in zip(pairs.x[:, 0, :, size:], pairs.y % 10, strict=True):
+        pixels = np.rint(right.numpy() * deviation + mean).astype(np.uint8)
+        assert known[bytes(pixels)] == label
+
+
+def test_every_image_serves_once_on_each_side_of_the_pairs(folder):
+    written = write_mnist(folder)["train"][0]
+    pairs = datasets.load("mnist", 50, (1, 28, 56), 100, SEED)
+    for side in pairs.x.split(28, dim=3):
+        assert len(side.flatten(1).unique(dim=0)) == len(written)
+    assert not torch.equal(pairs.y // 10, pairs.y % 10)
+
+
+def test_pairs_are_squeezed_into_the_networks_input():
+    pairs = datasets.load("digits", 10, (3, 32, 32), 100, SEED)
+    assert pairs.x.shape == (10, 3, 32, 32)
+    assert "pairs" in pairs.source["note"] and "resized from 8x16 to 32x32" in pairs.source["note"]
+
+
+# --- subsets -------------------------------------------------------------------------------------
+
+
+def test_a_class_sorted_file_is_shuffled_before_the_subset_is_taken(folder):
+    labels = np.arange(100) // 10
+    pixels = images(100, 32, 32, 3)
+    write_parquet(folder / "cifar10" / "train.parquet", pixels, labels, format="PNG")
+    loaded = datasets.load("cifar10", 30, (3, 32, 32), 10, SEED)
+    assert len(loaded.y.unique()) > 5
+    everything = standardized(pixels, pixels)
+    for x, y in zip(loaded.x, loaded.y, strict=True):  # an image keeps its label
+        row = (everything - x).abs().amax((1, 2, 3)).argmin()
+        assert labels[row] == y
+
+
+def test_the_seed_decides_the_subset_and_a_smaller_subset_begins_a_larger_one():
+    few, many, other = (
+        datasets.load("digits", examples, (1, 8, 8), 10, seed)
+        for examples, seed in ((10, 1), (100, 1), (10, 2))
+    )
+    assert torch.equal(few.x, many.x[:10]) and torch.equal(few.y, many.y[:10])
+    assert not torch.equal(few.x, other.x)
+
+
+def test_loading_leaves_the_global_random_state_alone():
+    state = torch.random.get_rng_state()
+    datasets.load("digits", 10, (3, 32, 32), 100, SEED)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_the_same_array_is_not_shared_between_loads():
+    first = datasets.load("digits", 10, (1, 8, 8), 10, SEED)
+    expected = first.x.clone()
+    first.x.zero_()
+    first.y.zero_()
+    assert torch.equal(datasets.load("digits", 10, (1, 8, 8), 10, SEED).x, expected)
+
+
+# --- provenance ----------------------------------------------------------------------------------
+
+
+def test_provenance_names_the_files_and_their_checksum_but_no_folder_of_the_machine(folder):
+    write_mnist(folder)
+    source = datasets.load("mnist", 5, (1, 28, 28), 10, SEED, "test").source
+    names = ["MNIST/raw/t10k-images-idx3-ubyte", "MNIST/raw/t10k-labels-idx1-ubyte"]
+    content = b"".join((folder / name).read_bytes() for name in names)
+    assert source["name"] == "mnist"
+    assert source["source"].split() == names
+    assert source["sha256"] == hashlib.sha256(content).hexdigest()
+    assert str(folder) not in str(source)
+
+
+def test_provenance_says_what_was_done_to_the_images():
+    note = datasets.load("digits", 5, (3, 32, 32), 10, SEED).source["note"]
+    for statement in (
+        "every fifth",
+        "standardized per channel",
+        "8x8 to 32x32",
+        "repeated 3 times",
+    ):
+        assert statement in note
+
+
+# --- where data is searched ----------------------------------------------------------------------
+
+
+def test_without_ijr_data_the_checkout_is_searched(folder, monkeypatch):
+    monkeypatch.delenv("IJR_DATA")
+    write_mnist(folder / "data" / "raw")
+    assert len(datasets.load("mnist", 5, (1, 28, 28), 10, SEED, root=folder).x) == 5
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "mnist", "fashion_mnist"])
+def test_missing_data_says_where_it_was_sought_and_how_to_get_it(folder, name):
+    classes = 100 if name == "cifar100" else 10
+    with pytest.raises(FileNotFoundError) as error:
+        datasets.load(name, 5, (3, 32, 32), classes, SEED)
+    message = str(error.value)
+    for part in (
+        str(folder / name / "train.parquet"),
+        "IJR_DATA",
+        "torchvision.datasets.",
+        "download",
+    ):
+        assert part in message
+    assert str(folder / datasets.TORCHVISION[name][1]) in message
+
+
+def test_an_incomplete_folder_is_reported_as_such(folder):
+    write_mnist(folder)
+    (folder / "MNIST" / "raw" / "train-labels-idx1-ubyte").unlink()
+    with pytest.raises(FileNotFoundError, match="incomplete or damaged"):
+        datasets.load("mnist", 5, (1, 28, 28), 10, SEED)
+
+
+def test_download_is_asked_of_torchvision_only_when_wanted(folder, monkeypatch):
+    asked = []
+
+    def fetch(self):
+        asked.append(type(self).__name__)
+        write_mnist(folder)
+
+    monkeypatch.setattr(datasets.torchvision_datasets().MNIST, "download", fetch)
+    with pytest.raises(FileNotFoundError):
+        datasets.load("mnist", 5, (1, 28, 28), 10, SEED)
+    assert asked == []
+    assert len(datasets.load("mnist", 5, (1, 28, 28), 10, SEED, download=True).x) == 5
+    assert asked == ["MNIST"]
+
+
+# --- bad input -----------------------------------------------------------------------------------
+
+
+def test_an_unknown_data_set_is_refused_with_the_valid_names():
+    with pytest.raises(ValueError, match=r"svhn.*cifar10, cifar100, mnist, fashion_mnist, digits"):
+        datasets.load("svhn", 5, (3, 32, 32), 10, SEED)
+
+
+def test_an_unknown_split_is_refused_with_the_valid_names():
+    with pytest.raises(ValueError, match=r"validation.*train, test"):
+        datasets.load("digits", 5, (3, 32, 32), 10, SEED, "validation")
+
+
+@pytest.mark.parametrize("split, available", [("train", 1442), ("test", 355)])
+@pytest.mark.parametrize("examples", [0, 5000])
+def test_more_examples_than_there_are_is_refused_with_both_numbers(split, available, examples):
+    with pytest.raises(ValueError, match=rf"{available}.*{examples}"):
+        datasets.load("digits", examples, (3, 32, 32), 10, SEED, split)
+
+
+def test_a_number_of_classes_that_the_data_set_cannot_give_is_refused():
+    with pytest.raises(ValueError, match=r"digits.*10.*100.*got 7"):
+        datasets.load("digits", 5, (3, 32, 32), 7, SEED)
+
+
+def test_a_colour_image_is_not_turned_into_a_grey_one(folder):
+    write_parquet(folder / "cifar10" / "train.parquet", images(2, 32, 32, 3), [0, 1], format="PNG")
+    with pytest.raises(ValueError, match=r"C = 3.*\(1, 28, 28\)"):
+        datasets.load("cifar10", 2, (1, 28, 28), 10, SEED)
+
+
+# --- a torchvision that doesn't fit its torch ----------------------------------------------------
+
+BROKEN = """
+import sys, torch
+{before}
+from ijrlib import datasets
+assert datasets.torchvision_datasets().MNIST.__name__ == "MNIST"
+assert "torchvision.datasets" in sys.modules
+"""
+
+
+def run(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+
+def test_torchvisions_data_sets_load_without_its_compiled_operators():
+    # the extension is kept from loading, as where it was built for another torch
+    before = """
+def refuse(path):
+    raise OSError("built for another torch")
+torch.ops.load_library = refuse
+try:
+    import torchvision
+except RuntimeError:
+    pass
+else:
+    raise SystemExit("expected torchvision to fail: this test shows nothing")
+"""
+    result = run(BROKEN.format(before=before))
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_another_failure_of_torchvision_is_not_hidden():
+    before = """
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.startswith("torchvision"):
+            raise RuntimeError("something else")
+sys.meta_path.insert(0, Refuse())
+"""
+    result = run(BROKEN.format(before=before))
+    assert result.returncode != 0 and "RuntimeError: something else" in result.stderr
