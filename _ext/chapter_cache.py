@@ -78,6 +78,7 @@ def execute_missing(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> 
             cwd=str(path.parent),
             timeout=app.config.nb_execution_timeout,
             allow_errors=False,
+            extra_arguments=["--log-level=ERROR"],
         )
 
     with ThreadPoolExecutor(WORKERS) as pool:
