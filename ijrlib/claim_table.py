@@ -1,0 +1,857 @@
+"""Every claim of the paper that the book tests, one row each; nothing here depends on a result.
+
+The rows were written on 2026-11-22, before the first run was stored.  A criterion says what must
+hold for the claim to count as reproduced, the reason argues it in a sentence.  Rows without a
+measuring function read "not run" on the scoreboard until the runs of their figure exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from ijrlib import criteria as c
+from ijrlib import live_checks as live
+from ijrlib.store import Run
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim: what the paper says, what it prints, and what must hold for it to be reproduced.
+
+    Attributes:
+        id: unique; begins with ``figure`` or with the number of an equation.
+        figure: the chapter that shows it: ``fig03``, ``tab1``, ``thm1``, ``alg2``, ``eq01_04``.
+        statement: the paper's claim in our words.
+        criterion: what must hold, with its threshold.
+        reason: why that threshold, in one sentence.
+        printed: the value the paper prints, or "".
+        measure: runs → :class:`~ijrlib.criteria.Measurement`; None: not measured yet.
+        live: measured without a run, as the page is built; no scale applies.
+    """
+
+    id: str
+    figure: str
+    statement: str
+    criterion: str
+    reason: str
+    printed: str = ""
+    measure: Callable[[Sequence[Run]], c.Measurement] | None = None
+    live: bool = False
+
+
+def _claim(id: str, statement: str, criterion: str, reason: str, **more) -> Claim:
+    figure = more.pop("figure", id.split("-")[0])
+    return Claim(id, figure, statement, criterion, reason, **more)
+
+
+HALF_VARIANCE = (
+    f"r ≥ {c.LEAST_CORRELATION:.2f} is r² ≥ ½: the larger part of the variance is common"
+)
+RANDOM_DIRECTIONS = "n unrelated directions have a mean resultant length near 1/√n"
+
+# -- theory ----------------------------------------------------------------------------------------
+
+ANALYTIC = f"entrywise within {live.ANALYTIC_TOLERANCE:.0e} of the complex-step derivative"
+NO_CANCELLATION = (
+    "a complex step subtracts nothing, so that only the rounding of double precision remains"
+)
+THEOREM_1 = "the worst slack over a seeded battery of p is no less than the stated rounding bound"
+EXACT_STATEMENT = "it is proved for every p, so a single violation beyond rounding would refute it"
+
+THEORY = [
+    _claim(
+        "eq01-softmax",
+        "The derivative of the softmax is diag(p) − ppᵀ.",
+        ANALYTIC,
+        NO_CANCELLATION,
+        figure="eq01_04",
+        measure=live.equation_1,
+        live=True,
+    ),
+    _claim(
+        "eq02-true-class",
+        "The gradient of the probability of class y is p_y(e_y − p).",
+        ANALYTIC,
+        NO_CANCELLATION,
+        figure="eq01_04",
+        measure=live.equation_2,
+        live=True,
+    ),
+    _claim(
+        "eq03-gradient",
+        "The gradient of the cross-entropy in the logits is p − e_y.",
+        ANALYTIC,
+        NO_CANCELLATION,
+        figure="eq01_04",
+        measure=live.equation_3,
+        live=True,
+    ),
+    _claim(
+        "eq04-logit-hessian",
+        "The Hessian of the cross-entropy in the logits is M = diag(p) − ppᵀ, whatever the label.",
+        ANALYTIC + ", for every label",
+        NO_CANCELLATION,
+        figure="eq01_04",
+        measure=live.equation_4,
+        live=True,
+    ),
+    _claim(
+        "eq05-split",
+        "The Hessian of an example's loss is JMJᵀ plus the Hessians of the logits weighted by p − "
+        "e_y.",
+        "holds for logits quadratic in θ, " + ANALYTIC,
+        "quadratic logits have known J and Hessians, so that both sides are computable apart",
+        figure="thm2",
+        measure=live.equation_5,
+        live=True,
+    ),
+    _claim(
+        "thm1-a",
+        "λ⁽ⁱ⁾ is the i-th largest root of the secular function v (with deflation at ties and "
+        "zeros).",
+        THEOREM_1,
+        EXACT_STATEMENT,
+        measure=partial(live.theorem_1, "a"),
+        live=True,
+    ),
+    _claim(
+        "thm1-b",
+        "q⁽ⁱ⁾ points along (diag(p) − λ⁽ⁱ⁾I)⁻¹p (with deflation at ties and zeros).",
+        THEOREM_1,
+        EXACT_STATEMENT,
+        measure=partial(live.theorem_1, "b"),
+        live=True,
+    ),
+    _claim(
+        "thm1-c",
+        "Eigenvalues and sorted probabilities interlace, p₍ᵢ₊₁₎ ≤ λ⁽ⁱ⁾ ≤ p₍ᵢ₎, and λ⁽ᶜ⁾ = 0.",
+        THEOREM_1,
+        EXACT_STATEMENT,
+        measure=partial(live.theorem_1, "c"),
+        live=True,
+    ),
+    _claim(
+        "thm1-d",
+        "½Gini(p₍₁₎) ≤ λ⁽¹⁾ ≤ Gini(p₍₁₎).",
+        THEOREM_1,
+        EXACT_STATEMENT,
+        measure=partial(live.theorem_1, "d"),
+        live=True,
+    ),
+    _claim(
+        "fig01-poles",
+        "The secular function has a pole at every p_i.",
+        "v < 0 just below and v > 0 just above every p_i of a seeded battery with distinct entries",
+        "the term p_i²/(p_i − λ) alone decides the sign beside its pole, from −∞ to +∞",
+        measure=live.poles,
+        live=True,
+    ),
+    _claim(
+        "fig01-roots",
+        "Between neighbouring poles v has exactly one root, the eigenvalue; the last root is 0.",
+        "v changes sign once across every computed eigenvalue, and each lies between its two poles",
+        "v decreases between its poles, so one change of sign is one root",
+        measure=live.roots_interlace,
+        live=True,
+    ),
+    _claim(
+        "thm2-identity",
+        "‖G‖ = ⟨λ*‖J‖²⟩.",
+        "relative deviation at every measured step at most the residual of q* plus "
+        f"{c.ROUNDING:.0e}",
+        "a Rayleigh quotient is within the residual of an eigenvalue; the rest is float32 rounding",
+        measure=c.theorem_2_identity,
+    ),
+    _claim(
+        "thm2-star",
+        "0 ≤ λ*_x ≤ λ⁽¹⁾_x for every example x.",
+        f"both differences at least −{c.STAR_ROUNDING:.0e} for every probe example and measured "
+        "step",
+        "it is proved for each example; the allowance is float32 rounding of ‖J_x‖² and v_xᵀMv_x",
+        measure=c.theorem_2_star,
+    ),
+    _claim(
+        "thm2-bound",
+        "‖G‖ ≤ ⟨λ⁽¹⁾‖J‖²⟩.",
+        f"holds at every measured step within {c.ROUNDING:.0e} of ‖G‖",
+        "it follows from the two lines above, so only rounding may be forgiven",
+        measure=c.theorem_2_bound,
+    ),
+    _claim(
+        "thm2-squared-loss",
+        "For the squared loss M = I, λ* ≤ 1 and ‖G‖ ≤ ⟨‖J‖²⟩ (App. M, Eq 35).",
+        f"holds at every measured step of a run with the squared loss within {c.ROUNDING:.0e} of "
+        "‖G‖",
+        "it is proved, so only rounding may be forgiven",
+        figure="fig32",
+    ),
+    _claim(
+        "eq10-gauss-newton",
+        "The sharpness is nearly the norm of the Gauss–Newton matrix, ‖H‖ ≈ ‖G‖, in the early "
+        "phase.",
+        f"median relative difference after ‖H‖ first reaches 2/η at most {c.NEAR}",
+        "the bound on ‖G‖ says something of ‖H‖ only where the difference is a small part of it",
+        figure="thm2",
+        measure=c.gauss_newton_is_near,
+    ),
+    _claim(
+        "eq12-trace-exact",
+        "tr G = ⟨Σ_i λ⁽ⁱ⁾‖Jq⁽ⁱ⁾‖²⟩.",
+        f"holds for random J and p within {live.ANALYTIC_TOLERANCE:.0e} of tr G",
+        "it is an identity of traces, so only rounding may be forgiven",
+        figure="thm2",
+        measure=live.equation_12,
+        live=True,
+    ),
+    _claim(
+        "eq12-trace-approximation",
+        "tr G ≈ ⟨tr M · ‖J‖_F²⟩/C.",
+        f"median relative difference over the measured steps at most {c.NEAR}",
+        "an approximation that misses by more than a quarter would not rank regularisers",
+        figure="thm2",
+        measure=c.trace_approximation,
+    ),
+    _claim(
+        "fisher-sampled-labels",
+        "With labels drawn from the model, E[(p − e_y)(p − e_y)ᵀ] = M, so the Fisher matrix is G.",
+        f"entrywise within {live.ANALYTIC_TOLERANCE:.0e} for every p of a seeded battery",
+        "the expectation is a finite sum over classes, so only rounding may be forgiven",
+        figure="thm2",
+        measure=live.fisher_is_logit_hessian,
+        live=True,
+    ),
+    _claim(
+        "alg1-norm",
+        "Power iteration on M, batched over examples, returns ‖M‖ = λ⁽¹⁾.",
+        f"within {live.POWER_TOLERANCE:.0e} of the secular equation's λ⁽¹⁾ over a seeded battery",
+        "1e-5 is a thousandth of the smallest difference visible in Figure 2; the iteration is "
+        "slow only "
+        "where λ⁽¹⁾ and λ⁽²⁾ agree so far that it matters little",
+        measure=live.algorithm_1,
+        live=True,
+    ),
+    _claim(
+        "alg1-second",
+        "The same iteration on M − λ⁽¹⁾q⁽¹⁾q⁽¹⁾ᵀ returns λ⁽²⁾.",
+        f"within {live.POWER_TOLERANCE:.0e} of the eigensystem's λ⁽²⁾ over a seeded battery",
+        "the deflated matrix has the same eigenvalues but the first, so the same tolerance applies",
+        measure=live.algorithm_1_deflated,
+        live=True,
+    ),
+    _claim(
+        "alg2-norm",
+        "Power iteration on ⟨J⟩ through derivatives of uᵀ⟨z⟩ and vᵀ∇z_j returns ‖⟨J⟩‖.",
+        f"last iterate within {c.ALGORITHM_TOLERANCE:.0e} of the exact norm at every stored step",
+        "a relative error of one in a thousand is invisible in every figure of the paper",
+        measure=c.algorithm_2_converges,
+    ),
+]
+
+# -- Figures 2 and 3 -------------------------------------------------------------------------------
+
+IMPURITY = [
+    _claim(
+        "fig02-bounds",
+        "λ⁽¹⁾ of an example lies between ½Gini(p₍₁₎) and min(p₍₁₎, Gini(p₍₁₎)) all through "
+        "training.",
+        "every tracked example at every measured step, within 32 units of rounding",
+        "Theorem 1 says always, so only the rounding of a softmax over C classes may be forgiven",
+        measure=c.impurity_between_bounds,
+    ),
+    _claim(
+        "fig02-path",
+        "The impurity of a typical example rises and falls again as its p₍₁₎ grows.",
+        f"more than half of the tracked examples reach {c.RISE_FACTOR:g} × their start and end at "
+        "most "
+        f"at {c.FALL_FACTOR:g} × their peak",
+        "what more than half of the examples do is typical",
+        measure=c.impurity_path,
+    ),
+    _claim(
+        "fig02-start",
+        "⟨λ⁽¹⁾⟩ starts near 1/C.",
+        f"(C − 1)/C² ≤ ⟨λ⁽¹⁾⟩ ≤ {c.START_FACTOR:g}/C at step 0",
+        "Theorem 1 puts λ⁽¹⁾ of the uniform p between (C − 1)/C² and 1/C; half as much again is "
+        "still "
+        "nearer to 1/C than to the next multiple of it",
+        printed="1/C",
+        measure=c.impurity_start,
+    ),
+    _claim(
+        "fig02-rise",
+        "⟨λ⁽¹⁾⟩ rises in the early phase.",
+        f"its peak is at least {c.RISE_FACTOR:g} × its start",
+        "λ⁽¹⁾ ≥ p₍₁₎(1 − p₍₁₎) is 2.5/C when p₍₁₎ = ½ and C = 10: a mean that does not double has "
+        "not "
+        "taken most examples through the middle",
+        measure=c.impurity_rise,
+    ),
+    _claim(
+        "fig02-fall",
+        "⟨λ⁽¹⁾⟩ falls in the later phase.",
+        f"its last value is at most {c.FALL_FACTOR:g} × its peak",
+        "the same factor of two as for the rise",
+        measure=c.impurity_fall,
+    ),
+    _claim(
+        "fig02-towards-zero",
+        "In the end ⟨λ⁽¹⁾⟩ is nearly 0.",
+        "its last value is below its first",
+        "λ⁽¹⁾ below 1/C means that p₍₁₎ exceeds about 1 − 1/C: the examples are nearly one-hot",
+        printed="almost 0",
+        measure=c.impurity_below_start,
+    ),
+]
+
+PAPER_WINDOWS = {"left": "0–200", "middle": "1000–1200", "right": "1500–1700"}
+
+FIGURE_3 = [
+    _claim(
+        f"fig03-correlation-{side}",
+        f"‖H‖ and ‖⟨J⟩‖² oscillate together (the paper's steps {steps}).",
+        f"correlation of log‖H‖ and log‖⟨J⟩‖², each less its running median over a quarter of the "
+        f"window, at least {c.LEAST_CORRELATION:.2f}",
+        HALF_VARIANCE,
+        measure=partial(c.oscillation_correlation, index=c.WINDOWS[side]),
+    )
+    for side, steps in PAPER_WINDOWS.items()
+] + [
+    _claim(
+        "fig03-factor-constant",
+        "The factor ‖H‖/‖⟨J⟩‖² is locally constant.",
+        f"in every window, a constant factor (after the running median) accounts for at least "
+        f"{c.SHARED_VARIANCE:g} of the variance of log‖H‖",
+        "unlike a correlation this fails where the two move in unequal proportion; half is the "
+        "larger "
+        "part, as above",
+        measure=c.factor_locally_constant,
+    ),
+    _claim(
+        "fig03-factor-drift",
+        "The factor drifts slowly.",
+        "its medians over the two halves of a window differ by at most a factor "
+        f"{c.DRIFT_FACTOR:g}",
+        "a factor of two in a hundred steps is 0.7% a step: constant over the ten or so steps of "
+        "an "
+        "oscillation",
+        measure=c.factor_drifts_slowly,
+    ),
+    _claim(
+        "fig03-oscillation",
+        "‖H‖ oscillates about a level instead of growing on.",
+        f"in each of the two late windows it crosses its median at least {c.LEAST_CROSSINGS} times",
+        f"a trend crosses its median once, an arch twice; {c.LEAST_CROSSINGS} crossings are four "
+        "periods",
+        measure=c.oscillates_about_a_level,
+    ),
+    _claim(
+        "fig03-threshold",
+        "That level is similar to 2/η.",
+        f"median ‖H‖ in each of the two late windows within a factor {c.SIMILAR_FACTOR:g} of 2/η",
+        "off by more than a factor of two nobody would call two levels similar",
+        printed="2/η = 50",
+        measure=c.threshold_similar,
+    ),
+    _claim(
+        "fig03-lower-for-sgd",
+        "With a small batch (B = 128) the level is lower than 2/η.",
+        "median ‖H‖ in each of the two late windows below 2/η",
+        "lower is lower; full-batch training hovers at or just above 2/η",
+        measure=c.threshold_lower_for_small_batch,
+    ),
+]
+
+# -- Figures 4 to 33 -------------------------------------------------------------------------------
+
+PHASES = [
+    _claim(
+        "fig04-onset",
+        "Full-batch GD begins to oscillate when the sharpness reaches its threshold (about step "
+        "100).",
+        "median cosine of consecutive steps above 0.5 before ‖H‖ first reaches 2/η, below 0 after "
+        "it",
+        "steps that agree make a path, steps that oppose each other an oscillation; 0 parts the "
+        "two",
+        printed="about step 100",
+    ),
+    _claim(
+        "fig04-orthogonal",
+        "The oscillation is nearly orthogonal to the global direction of the path.",
+        "after the onset, median |cos| of a step with the displacement of the next ten steps ≤ "
+        "0.25",
+        "then less than a sixteenth of a step's squared length lies along the way ahead",
+    ),
+    _claim(
+        "fig26-vgg",
+        "VGG shows the same oscillation.",
+        "the two criteria of Figure 4",
+        "the claim is the same for another network",
+    ),
+    _claim(
+        "fig26-3fcn-mnist",
+        "3FCN-MNIST, which never reaches 2/η, does not oscillate.",
+        "median cosine of consecutive steps above 0.5 all through",
+        "the same line as before the onset in Figure 4",
+    ),
+    _claim(
+        "fig05-phase-1",
+        "Phase I: ‖⟨J⟩‖² grows rapidly until ‖H‖ reaches the threshold.",
+        "slope of log‖⟨J⟩‖² before ‖H‖ first reaches 2/η at least 4 × that of phase II",
+        "a slope a quarter as steep is gentle next to a rapid one",
+    ),
+    _claim(
+        "fig05-phase-2",
+        "Phase II, the active regularisation period: the slope is gentle while ‖H‖ is on its "
+        "plateau.",
+        "‖H‖ stays within a factor 1.5 of 2/η (median over twenty steps), slope below both "
+        "neighbours'",
+        "gentle means gentler than before and after",
+    ),
+    _claim(
+        "fig05-phase-3",
+        "Phase III: as ⟨λ⁽¹⁾⟩ falls, ‖⟨J⟩‖² grows again, ever steeper.",
+        "slope of log‖⟨J⟩‖² after the peak of ⟨λ⁽¹⁾⟩ exceeds phase II's; its second half exceeds "
+        "its first",
+        "ever steeper on a log scale is a convex log‖⟨J⟩‖²",
+    ),
+    _claim(
+        "fig05-late-sharpness",
+        "Late in training ‖H‖ falls while the test accuracy is saturated.",
+        "last ‖H‖ at most half its plateau, test accuracy meanwhile within 2 points of its maximum",
+        "half is a fall beyond oscillation, two points are the noise of a test set of 10,000",
+    ),
+    _claim(
+        "fig06-lr-sharpness",
+        "A larger η gives a lower plateau of ‖H‖.",
+        "median ‖H‖ in phase II ordered against η, gaps beyond the spread over seeds",
+        "an ordering inside the spread would be chance",
+    ),
+    _claim(
+        "fig06-lr-jacobian",
+        "A larger η gives a smaller ‖⟨J⟩‖² in phase II.",
+        "median ‖⟨J⟩‖² in phase II ordered against η, gaps beyond the spread over seeds",
+        "an ordering inside the spread would be chance",
+    ),
+    _claim(
+        "fig06-lr-impurity",
+        "⟨λ⁽¹⁾⟩ is ∩-shaped for every η.",
+        "the criteria fig02-rise and fig02-fall for every η",
+        "the claim is that of Figure 2",
+    ),
+    _claim(
+        "fig06-batch-sharpness",
+        "A smaller B gives a lower plateau of ‖H‖.",
+        "median ‖H‖ in phase II ordered with B, gaps beyond the spread over seeds",
+        "an ordering inside the spread would be chance",
+    ),
+    _claim(
+        "fig06-batch-jacobian",
+        "A smaller B gives a smaller ‖⟨J⟩‖² in phase II.",
+        "median ‖⟨J⟩‖² in phase II ordered with B, gaps beyond the spread over seeds",
+        "an ordering inside the spread would be chance",
+    ),
+    _claim(
+        "fig06-batch-impurity",
+        "⟨λ⁽¹⁾⟩ is ∩-shaped for every B.",
+        "the criteria fig02-rise and fig02-fall for every B",
+        "the claim is that of Figure 2",
+    ),
+    _claim(
+        "fig07-cifar10",
+        "EJR mitigates overfitting of WRN-28-10 on CIFAR-10.",
+        "final test accuracy higher and final test loss lower with EJR, beyond the spread over "
+        "seeds",
+        "overfitting shows in both, and a difference inside the spread would be chance",
+    ),
+    _claim(
+        "fig07-cifar100",
+        "EJR mitigates overfitting of WRN-28-10 on CIFAR-100.",
+        "final test accuracy higher and final test loss lower with EJR, beyond the spread over "
+        "seeds",
+        "overfitting shows in both, and a difference inside the spread would be chance",
+    ),
+    _claim(
+        "fig07-decay",
+        "After each decay of η the baseline's accuracy falls back and its loss rises; less so "
+        "with EJR.",
+        "drop from the best accuracy within an interval between decays to its last, smaller with "
+        "EJR "
+        "in every interval",
+        "the drop within an interval is the falling back that the paper points at",
+    ),
+]
+
+SUBSPACE = [
+    _claim(
+        "fig08-two-entries",
+        "Column i of ⟨QΛ^½⟩ is dominated by its entries at (i) and (i + 1).",
+        "these two hold more than half of the squared mass of every column with λ⁽ⁱ⁾ > 0",
+        "more than half is dominance, and two entries of ten would hold a fifth by chance",
+    ),
+    _claim(
+        "fig08-signs",
+        "The entry at (i) is positive, the one at (i + 1) negative.",
+        "for every column but the last",
+        "Eq 30 makes it so for a single example, and a mean of one sign keeps it",
+    ),
+    _claim(
+        "fig08-last-column",
+        "The last column is zero, as λ⁽ᶜ⁾ = 0.",
+        "its largest entry at most 1e-3",
+        "the paper prints two decimals; this is rounding of √λ in float32",
+        printed="0.00",
+    ),
+    _claim(
+        "fig08-diagonal",
+        "The diagonal at step 1000 of 6CNN under GD.",
+        "every entry within 0.05 of the printed one at the step of the same phase",
+        "the spread between neighbouring printed entries is about that much",
+        printed=".44 .25 .17 .13 .09 .07 .05 .04 .02",
+    ),
+    _claim(
+        "fig08-subdiagonal",
+        "The subdiagonal at step 1000 of 6CNN under GD.",
+        "every entry within 0.05 of the printed one at the step of the same phase",
+        "the spread between neighbouring printed entries is about that much",
+        printed="−.27 −.23 −.18 −.16 −.13 −.12 −.09 −.08 −.06",
+    ),
+    _claim(
+        "fig27-dominance",
+        "λ⁽¹⁾ dominates the other eigenvalues of M more and more as training goes on.",
+        "share of the first column in the squared mass of ⟨QΛ^½⟩ grows from each named step to "
+        "the next",
+        "more and more is monotone over the steps the paper shows",
+    ),
+    _claim(
+        "fig09-clusters",
+        "The directions m_x cluster by the most probable class.",
+        "mean cosine within a class exceeds that between classes for every pair of classes",
+        "without clusters the two would agree",
+    ),
+    _claim(
+        "fig09-mrl",
+        "Within a class the directions are concentrated.",
+        "ρ of dog and of automobile within 0.15 of the printed value at the step of the same phase",
+        f"{RANDOM_DIRECTIONS}, below 0.1 here, so the printed values are met or clearly missed",
+        printed="ρ = .53 (dog), .55 (automobile)",
+    ),
+    _claim(
+        "fig09-orthogonal",
+        "The class means are mostly orthogonal.",
+        "median |cos| over the pairs at most 0.2",
+        "the largest value that the paper calls an exception is .19",
+    ),
+    _claim(
+        "fig09-negative-pairs",
+        "Some pairs of class means are negatively aligned.",
+        "all five printed pairs negative, automobile–truck and cat–dog among the three most "
+        "negative",
+        "signs and order survive a change of scale, two decimals do not",
+        printed="automobile–truck −.51, cat–dog −.32; cat–frog, deer–horse, ship–truck −.19",
+    ),
+    _claim(
+        "fig28-orthogonal",
+        "The class means stay mostly orthogonal, some pairs negative, all through training.",
+        "the criterion of fig09-orthogonal and a negative smallest cosine at every named step",
+        "the claim is that of Figure 9 at more steps",
+    ),
+    _claim(
+        "fig29-concentrated",
+        "ρ of each D_i stays well above that of random directions; undefined while D_i is empty.",
+        "ρ ≥ 3/√|D_i| for every class with at least 20 examples at every measured step",
+        f"{RANDOM_DIRECTIONS}; three times that is beyond chance",
+    ),
+    _claim(
+        "fig30-pairs",
+        "For four pairs with cos < 0 the two clusters separate in the plane of their means.",
+        "in each pair, more than 90% of examples have a larger projection on their own class's "
+        "mean",
+        "a picture of two separate clouds has few strays",
+    ),
+    _claim(
+        "fig10-gradient-top-eigenvector",
+        "The gradient g_D is far better aligned with the top eigenvector of H than a random "
+        "vector.",
+        "median |cos(g_D, r)| at least 100/√m",
+        "random directions in R^m have |cos| near 1/√m; two orders of magnitude are far better",
+        printed="random about 1e-3",
+    ),
+    _claim(
+        "fig10-example-gradient",
+        "cos(−g_x, J q⁽¹⁾) is near 1 once x is classified right.",
+        "median over right examples at least 0.9",
+        "0.9 leaves less than a fifth of the squared length to other directions",
+        printed="near 1",
+    ),
+    _claim(
+        "fig10-subspace-gradient",
+        "g_D mostly lies in the span S of the class means.",
+        "median AS(g_D) ≥ 0.71 once no class is empty",
+        "AS² ≥ ½ is the larger part of the squared length",
+    ),
+    _claim(
+        "fig10-subspace-eigenvector",
+        "r mostly lies in the span S of the class means.",
+        "median AS(r) ≥ 0.71 once no class is empty",
+        "AS² ≥ ½ is the larger part of the squared length",
+    ),
+    _claim(
+        "eq32-outliers",
+        "G is nearly Σ γ_i⟨m⟩_i⟨m⟩_iᵀ, which gives it about C outlying eigenvalues.",
+        "the between-class term holds more than half of ‖G‖",
+        "the within-class covariance is weak where it holds the smaller part",
+        figure="fig10",
+    ),
+    _claim(
+        "fig31-gradient-top-eigenvector",
+        "For VGG, too, g_D is aligned with r.",
+        "the criterion of fig10-gradient-top-eigenvector",
+        "the claim is the same for another network",
+    ),
+    _claim(
+        "fig31-subspace",
+        "For VGG, too, g_D and r mostly lie in S; undefined while some D_i is empty.",
+        "the criteria of fig10-subspace-gradient and fig10-subspace-eigenvector",
+        "the claim is the same for another network",
+        printed="undefined for steps 0–800",
+    ),
+    _claim(
+        "fig11-norms",
+        "‖Jq⁽ⁱ⁾‖²·C/‖J‖_F² concentrates at 1.",
+        "more than half of the values in [½, 2]",
+        "concentrated at 1 within a factor of two is what Eq 12 needs",
+    ),
+    _claim(
+        "fig11-angles",
+        "cos²(Jq⁽ⁱ⁾, Jq⁽ʲ⁾) is near 0 for i ≠ j.",
+        "median at most 0.1",
+        "0.1 is 1/C, the value of random directions in the C-dimensional range of J",
+    ),
+]
+
+GROWTH = [
+    _claim(
+        f"{figure}-{name}",
+        f"{what} grows during {when}.",
+        "larger at the end than at the start, and rank correlation with the step at least 0.9",
+        "growth all through is monotone up to oscillation",
+    )
+    for figure, when in (("fig12", "training"), ("fig13", "the first 100 steps"))
+    for name, what in (
+        ("logit-norm", "The mean logit norm ⟨‖z‖⟩"),
+        ("weight-norm", "The weight norm ‖θ‖"),
+        ("distance", "The distance from the initial weights"),
+    )
+] + [
+    _claim(
+        "fig14-layers",
+        "The weight norm of every layer grows.",
+        "larger at the end than at the start for each of the six layers of 6CNN",
+        "one layer that shrinks would contradict it",
+    ),
+]
+
+
+RELATION_SETTINGS = {
+    "fig15": "6CNN, GD, η = .02/.04/.08",
+    "fig16": "VGG, GD, η = .04/.08",
+    "fig17": "ResNet-20, SGD, η = .04, B = 128",
+    "fig18": "6CNN, SGD, η = .04, B = 512/128/32",
+    "fig19": "VGG, SGD, η = .04, B = 512/128/32",
+    "fig20": "VGG, CIFAR-100, SGD, η = .1, B = 128/64/32",
+    "fig21": "3FCN, MNIST, GD, η = .02/.04/.08",
+}
+
+RELATION = [
+    _claim(
+        f"{figure}-correlation",
+        f"‖H‖ and ⟨λ⁽¹⁾⟩‖⟨J⟩1̂‖² rise and fall together ({setting}).",
+        f"correlation of their logarithms at least {c.LEAST_CORRELATION:.2f} in every run",
+        HALF_VARIANCE,
+    )
+    for figure, setting in RELATION_SETTINGS.items()
+] + [
+    _claim(
+        f"{figure}-proportional",
+        f"‖H‖ ∝ ⟨λ⁽¹⁾⟩‖⟨J⟩1̂‖² ({setting}).",
+        "their ratio stays within a factor 2 of its median at 90% of the steps of every run",
+        "proportional means a constant ratio; a factor of two forgives oscillation, not a trend",
+    )
+    for figure, setting in RELATION_SETTINGS.items()
+]
+
+RELATION += [
+    _claim(
+        f"{figure}-constant-grows",
+        "The constant of proportionality is larger for a smaller batch.",
+        "median ratio ordered against B, gaps beyond the spread over seeds",
+        "an ordering inside the spread would be chance",
+    )
+    for figure in ("fig18", "fig20")
+] + [
+    _claim(
+        "fig21-below-threshold",
+        "On MNIST ‖H‖ never reaches 2/η.",
+        "largest ‖H‖ below 2/η for every η",
+        "never is at no step",
+    ),
+    _claim(
+        "fig21-impurity-first",
+        "because ⟨λ⁽¹⁾⟩ falls first.",
+        "⟨λ⁽¹⁾⟩ has fallen to half its peak before ‖H‖ is largest",
+        "a cause comes before its effect",
+    ),
+]
+
+EVOLUTION = [
+    _claim(
+        f"{figure}-jacobian",
+        f"In the active regularisation period a {which} gives a smaller ‖⟨J⟩1̂‖² ({setting}).",
+        f"median ‖⟨J⟩1̂‖² in phase II ordered by {order}, gaps beyond the spread over seeds",
+        "an ordering inside the spread would be chance",
+    )
+    for figure, which, order, setting in (
+        ("fig22", "larger η", "η", "VGG, GD, η = .04/.08"),
+        ("fig23", "larger η", "η", "6CNN, GD, η = .02/.04/.08"),
+        ("fig24", "smaller B", "B", "VGG, SGD, η = .04, B = 50000/512/32"),
+        ("fig25", "smaller B", "B", "VGG, CIFAR-100, SGD, η = .1, B = 128/64/32"),
+    )
+] + [
+    _claim(
+        "fig24-512-like-gd",
+        "A batch of 512 evolves like full-batch GD.",
+        "plateaus of ‖H‖ and ‖⟨J⟩1̂‖² nearer to those of GD than to those of B = 32, on a log scale",
+        "like one of two means nearer to it than to the other",
+    ),
+    _claim(
+        "fig32-correlation",
+        "With the squared loss ‖H‖ ∝ ‖⟨J⟩‖².",
+        f"correlation of their logarithms at least {c.LEAST_CORRELATION:.2f}, ratio within a "
+        "factor 2 of "
+        "its median at 90% of the steps",
+        f"{HALF_VARIANCE}; a factor of two forgives oscillation, not a trend",
+    ),
+]
+
+# -- explicit regularisation: section 9, Figure 33, Tables 1 to 3 ----------------------------------
+
+BETTER = "test accuracy with EJR above the baseline's, beyond the spread over seeds"
+NOT_CHANCE = "an improvement inside the spread would be chance"
+
+EJR = [
+    _claim(
+        "ejr-estimator",
+        "One random unit vector gives an unbiased estimate, ‖⟨J⟩‖_F² = C·E‖⟨J⟩u‖².",
+        "mean over 10,000 draws within four standard errors of the exact value",
+        "four standard errors are passed by chance once in 16,000",
+    ),
+    _claim(
+        "ejr-first-order",
+        "To first order v2 minimises L + ρ∇Lᵀ⟨J⟩u/‖⟨J⟩u‖ + μρ‖⟨J⟩u‖ (Eqs 40–43).",
+        "the remainder divided by ρ² stays bounded as ρ is halved six times",
+        "that is what O(ρ²) says",
+    ),
+    _claim(
+        "fig33-enhances",
+        "EJR enhances the test accuracy at every η.",
+        "the best λ_reg > 0 above λ_reg = 0 at every η, beyond the spread over seeds",
+        NOT_CHANCE,
+    ),
+]
+
+SIMPLE_CNN = {  # (batch, η, λ_reg): (baseline, with EJR), test accuracy in %
+    ("128", 0.003, 0.01): (66.71, 75.40),
+    ("128", 0.01, 0.01): (67.88, 75.62),
+    ("128", 0.01, 0.03): (67.88, 75.66),
+    ("128", 0.03, 0.01): (69.83, 75.53),
+    ("128", 0.1, 0.01): (70.33, 74.29),
+    ("128", 0.1, 0.03): (70.33, 74.59),
+    ("128", 0.3, 0.01): (69.34, 73.47),
+    ("full", 0.01, 0.001): (66.81, 74.43),
+    ("full", 0.03, 0.001): (67.72, 74.31),
+    ("full", 0.1, 0.001): (67.53, 73.69),
+    ("full", 0.3, 0.001): (61.08, 72.15),
+}
+WRN_V1 = {  # (data set, epochs): (baseline, {ρ: with EJR})
+    ("CIFAR-10", 200): (95.93, {0.5: 96.44, 1: 96.57, 2: 96.62, 3: 96.30}),
+    ("CIFAR-10", 400): (96.10, {0.5: 96.65, 1: 96.78, 2: 97.07, 3: 96.79}),
+    ("CIFAR-100", 200): (
+        80.29,
+        {0.5: 80.42, 1: 81.11, 2: 81.50, 3: 82.51, 4: 82.65, 5: 82.31, 6: 82.03},
+    ),
+    ("CIFAR-100", 400): (
+        80.69,
+        {1: 82.55, 2: 82.51, 3: 82.84, 4: 83.35, 5: 83.73, 6: 83.16, 7: 83.12, 8: 81.16},
+    ),
+}
+WRN_V2 = {  # (ρ, μ): with EJR; CIFAR-10, 400 epochs, baseline as in WRN_V1
+    (2, 0.001): 97.28,
+    (2, 0.003): 97.32,
+    (2, 0.01): 97.33,
+    (2, 0.03): 97.38,
+    (2, 0.1): 97.17,
+    (1, 0.01): 97.07,
+    (1, 0.02): 97.34,
+    (1, 0.06): 97.33,
+    (1, 0.1): 97.26,
+}
+
+
+def _cell(id: str, setting: str, baseline: float, regularized: float) -> Claim:
+    return _claim(
+        id,
+        f"EJR improves the test accuracy: {setting}.",
+        BETTER,
+        NOT_CHANCE,
+        printed=f"{baseline:.2f} → {regularized:.2f}",
+    )
+
+
+TABLES = [
+    _cell(
+        f"tab1-b{batch}-lr{lr:g}-reg{reg:g}",
+        f"SimpleCNN, CIFAR-10, {'full batch' if batch == 'full' else 'B = ' + batch}, η = {lr:g}, "
+        f"λ_reg = {reg:g}",
+        *accuracies,
+    )
+    for (batch, lr, reg), accuracies in SIMPLE_CNN.items()
+]
+TABLES += [
+    _cell("tab1-wrn-cifar10-v1", "WRN-28-10, CIFAR-10, 400 epochs, ρ = 2", 96.10, 97.07),
+    _cell("tab1-wrn-cifar10-v2", "WRN-28-10, CIFAR-10, 400 epochs, ρ = 2, μ = .03", 96.10, 97.38),
+    _cell("tab1-wrn-cifar100-v1", "WRN-28-10, CIFAR-100, 400 epochs, ρ = 5", 80.69, 83.73),
+]
+TABLES += [
+    _cell(
+        f"tab2-{data.lower().replace('-', '')}-{epochs}-rho{rho:g}",
+        f"WRN-28-10, {data}, {epochs} epochs, v1 with ρ = {rho:g}",
+        baseline,
+        accuracy,
+    )
+    for (data, epochs), (baseline, cells) in WRN_V1.items()
+    for rho, accuracy in cells.items()
+]
+TABLES += [
+    _cell(
+        f"tab3-rho{rho:g}-mu{mu:g}",
+        f"WRN-28-10, CIFAR-10, 400 epochs, v2 with ρ = {rho:g}, μ = {mu:g}",
+        WRN_V1["CIFAR-10", 400][0],
+        accuracy,
+    )
+    for (rho, mu), accuracy in WRN_V2.items()
+]
+
+CLAIMS: list[Claim] = [
+    *THEORY,
+    *IMPURITY,
+    *FIGURE_3,
+    *PHASES,
+    *SUBSPACE,
+    *GROWTH,
+    *RELATION,
+    *EVOLUTION,
+    *EJR,
+    *TABLES,
+]

@@ -1,0 +1,136 @@
+"""The paper's claims against what was measured: a verdict for each, and the scoreboard of all.
+
+Verdicts: "reproduced", "reproduced at reduced scale", "not reproduced", "not run"; at smoke scale a
+claim that rests on runs is evaluated but "not judged".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from ijrlib import experiments, store
+from ijrlib.claim_table import CLAIMS, Claim
+from ijrlib.criteria import NotMeasured
+from ijrlib.store import Run
+
+__all__ = ["CLAIMS", "VERDICTS", "Claim", "Verdict", "evaluate", "figures", "scoreboard"]
+
+VERDICTS = (
+    "reproduced",
+    "reproduced at reduced scale",
+    "not reproduced",
+    "not judged",
+    "not run",
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One claim, what was measured ("" where nothing was), the verdict, and a remark on it."""
+
+    claim: Claim
+    measured: str
+    verdict: str
+    note: str = ""
+
+
+def figures() -> list[str]:
+    """The figures, tables and theorems that have claims, in the order of the table."""
+    return list(dict.fromkeys(claim.figure for claim in CLAIMS))
+
+
+def evaluate(figure: str, runs: Sequence[Run], scale: str) -> list[Verdict]:
+    """Judge every claim of one figure on its runs.
+
+    A claim that the runs cannot decide (a missing column, nothing but NaN, no run at all) reads
+    "not run" with the reason; nothing raises for the content of a run.
+
+    Raises:
+        ValueError: for an unknown figure or scale, listing the valid ones.
+    """
+    if figure not in figures():
+        raise ValueError(f"figure: expected one of {', '.join(figures())}; got {figure!r}")
+    if scale not in experiments.SCALES:
+        raise ValueError(f"scale: expected one of {', '.join(experiments.SCALES)}; got {scale!r}")
+    return [_judge(claim, runs, scale) for claim in CLAIMS if claim.figure == figure]
+
+
+def scoreboard(scale: str = "laptop", runs_dir: str | None = None) -> pd.DataFrame:
+    """Every claim with its verdict, from stored runs alone: nothing is trained.
+
+    Args:
+        scale: one of ``experiments.SCALES``.
+        runs_dir: where the runs are; the checkout's ``data/runs`` by default.
+
+    Returns:
+        A row for each claim: figure, id, statement, printed, measured, verdict, criterion, reason,
+        note.
+    """
+    table = []
+    for figure in figures():
+        runs, problem = _stored(figure, scale, runs_dir)
+        for verdict in evaluate(figure, runs, scale):
+            claim = verdict.claim
+            note = problem if verdict.verdict == "not run" and problem else verdict.note
+            table.append(
+                {
+                    "figure": figure,
+                    "id": claim.id,
+                    "statement": claim.statement,
+                    "printed": claim.printed,
+                    "measured": verdict.measured,
+                    "verdict": verdict.verdict,
+                    "criterion": claim.criterion,
+                    "reason": claim.reason,
+                    "note": note,
+                }
+            )
+    return pd.DataFrame(table)
+
+
+def _judge(claim: Claim, runs: Sequence[Run], scale: str) -> Verdict:
+    if claim.measure is None:
+        return Verdict(claim, "", "not run", "not measured yet")
+    try:
+        measurement = claim.measure(runs)
+    except NotMeasured as problem:
+        return Verdict(claim, "", "not run", str(problem))
+    if claim.live:
+        verdict, note = "reproduced", ""
+    else:
+        verdict = {
+            "smoke": "not judged",
+            "laptop": "reproduced at reduced scale",
+            "paper": "reproduced",
+        }[scale]
+        note = _divergence(runs)
+    if not measurement.holds and verdict != "not judged":
+        verdict = "not reproduced"
+    return Verdict(claim, measurement.value, verdict, note)
+
+
+def _divergence(runs: Sequence[Run]) -> str:
+    ended = [
+        f"{run.config.name} diverged at step {run.provenance.get('diverged_at')}"
+        for run in runs
+        if run.provenance.get("status") == "diverged"
+    ]
+    return "; ".join(ended)
+
+
+def _stored(figure: str, scale: str, runs_dir: str | None) -> tuple[list[Run], str]:
+    """The figure's stored runs, or none of them and the reason."""
+    if figure not in experiments.FIGURES:
+        return [], ""
+    runs = []
+    for config in experiments.configs(figure, scale):
+        try:
+            runs.append(store.load(config, runs_dir))
+        except store.MissingRun:
+            return [], f"{config.name} is not stored"
+        except store.DamagedRun as problem:
+            return [], str(problem).replace(f"{store.runs_dir(runs_dir)}/", "")
+    return runs, ""

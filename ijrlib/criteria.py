@@ -1,0 +1,356 @@
+"""Measuring functions behind the claims: from stored runs to a value and whether it suffices.
+
+Every threshold is a constant here, is quoted by the row of ``claim_table`` that uses it, and was
+fixed on 2026-11-22, before the first run was stored.  A function takes the runs of its figure and
+returns a :class:`Measurement`; where a run lacks what is needed it raises :class:`NotMeasured` with
+the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from ijrlib.store import Run
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was measured, as text with its units, and whether the criterion holds."""
+
+    value: str
+    holds: bool
+
+
+class NotMeasured(ValueError):
+    """The runs at hand do not contain what the criterion needs; the message says what is
+    missing."""
+
+
+# -- reading runs ----------------------------------------------------------------------------------
+
+
+def first(runs: Sequence[Run]) -> Run:
+    """The figure's main run: the first of its configurations."""
+    if not runs:
+        raise NotMeasured("no run is stored")
+    return runs[0]
+
+
+def rows(run: Run, *names: str) -> pd.DataFrame:
+    """The steps at which all the named columns hold finite numbers, as a frame with ``step``."""
+    absent = [name for name in names if name not in run.series.columns]
+    if absent:
+        raise NotMeasured(f"{run.config.name} has no column {', '.join(absent)}")
+    frame = run.series[["step", *names]]
+    frame = frame[np.isfinite(frame.to_numpy(dtype=float)).all(axis=1)]
+    if frame.empty:
+        raise NotMeasured(f"{run.config.name} has no step with finite {', '.join(names)}")
+    return frame
+
+
+def array(run: Run, name: str) -> np.ndarray:
+    """An array-valued measure, shape (T, …), all of it finite."""
+    if name not in run.arrays:
+        raise NotMeasured(f"{run.config.name} has no array {name}")
+    values = np.asarray(run.arrays[name])
+    if values.size == 0 or not np.isfinite(values).all():
+        raise NotMeasured(f"{run.config.name}: the array {name} is empty or not finite")
+    return values
+
+
+def window(run: Run, index: int, *names: str, least: int = 4) -> pd.DataFrame:
+    """Rows of the ``index``-th window of the run's curvature schedule (0 is the earliest), with
+    positive values of the named columns, for logarithms."""
+    windows = run.config.windows("curvature")
+    if index >= len(windows):
+        raise NotMeasured(
+            f"{run.config.name} has {len(windows)} curvature window(s), not {index + 1}"
+        )
+    start, stop, _ = windows[index]
+    frame = rows(run, *names)
+    frame = frame[(frame["step"] >= start) & (frame["step"] < stop)]
+    frame = frame[(frame[list(names)] > 0).all(axis=1)]
+    if len(frame) < least:
+        raise NotMeasured(f"{run.config.name}: {len(frame)} usable step(s) in [{start}, {stop})")
+    return frame
+
+
+def detrended_log(values: pd.Series) -> np.ndarray:
+    """log x minus its running median over a quarter of the window (51 of 200 steps): what is left
+    is the oscillation; the slow part is what the paper allows the factor to do."""
+    log = pd.Series(np.log(values.to_numpy(dtype=float)))
+    width = max(3, len(log) // 4) | 1
+    return (log - log.rolling(width, center=True, min_periods=1).median()).to_numpy()
+
+
+def _correlation(x: np.ndarray, y: np.ndarray) -> float:
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        raise NotMeasured("a series is constant: its correlation is undefined")
+    return float(np.corrcoef(x, y)[0, 1])
+
+
+# -- Figure 2: the impurity during training --------------------------------------------------------
+
+START_FACTOR = 1.5
+RISE_FACTOR = 2.0
+FALL_FACTOR = 0.5
+
+
+def impurity_between_bounds(runs: Sequence[Run]) -> Measurement:
+    """½Gini(p_(1)) ≤ λ^(1) ≤ min(p_(1), Gini(p_(1))) for every tracked example at every step."""
+    run = first(runs)
+    p1, impurity = array(run, "tracked_p1"), array(run, "tracked_impurity")
+    if p1.shape != impurity.shape:
+        raise NotMeasured(
+            f"tracked_p1 {p1.shape} and tracked_impurity {impurity.shape} differ in shape"
+        )
+    allowed = 32 * float(np.finfo(impurity.dtype).eps)
+    half_gini = p1 * (1 - p1)
+    slack = np.minimum(impurity - half_gini, np.minimum(p1, 2 * half_gini) - impurity)
+    worst = float(slack.min())
+    return Measurement(
+        f"least distance to a bound {worst:.2g} over {slack.size:,} values (rounding allows "
+        f"−{allowed:.1g})",
+        worst >= -allowed,
+    )
+
+
+def impurity_start(runs: Sequence[Run]) -> Measurement:
+    """⟨λ^(1)⟩ at the first step against 1/C."""
+    run = first(runs)
+    start = _impurity(run).iloc[0]
+    classes = _classes(run)
+    low, high = (classes - 1) / classes**2, START_FACTOR / classes
+    return Measurement(
+        f"⟨λ⁽¹⁾⟩ = {start:.3f} at the first step, 1/C = {1 / classes:.3f}",
+        bool(low <= start <= high),
+    )
+
+
+def impurity_rise(runs: Sequence[Run]) -> Measurement:
+    """The peak of ⟨λ^(1)⟩ against its start."""
+    run = first(runs)
+    impurity = _impurity(run)
+    start, peak = impurity.iloc[0], impurity.max()
+    return Measurement(
+        f"from {start:.3f} to a peak of {peak:.3f} at step {impurity.idxmax()}: × "
+        f"{peak / start:.2f}",
+        bool(peak >= RISE_FACTOR * start),
+    )
+
+
+def impurity_fall(runs: Sequence[Run]) -> Measurement:
+    """The last ⟨λ^(1)⟩ against its peak."""
+    impurity = _impurity(first(runs))
+    last, peak = impurity.iloc[-1], impurity.max()
+    return Measurement(
+        f"from a peak of {peak:.3f} to {last:.3f} at step {impurity.index[-1]}: × "
+        f"{last / peak:.2f}",
+        bool(last <= FALL_FACTOR * peak),
+    )
+
+
+def impurity_below_start(runs: Sequence[Run]) -> Measurement:
+    """The last ⟨λ^(1)⟩ against the first."""
+    impurity = _impurity(first(runs))
+    start, last = impurity.iloc[0], impurity.iloc[-1]
+    return Measurement(
+        f"{last:.3f} at step {impurity.index[-1]}, {start:.3f} at step {impurity.index[0]}",
+        bool(last < start),
+    )
+
+
+def impurity_path(runs: Sequence[Run]) -> Measurement:
+    """Share of tracked examples whose own λ^(1) rises to twice its start and falls to half its
+    peak."""
+    impurity = array(first(runs), "tracked_impurity").astype(float)
+    start, peak, last = impurity[0], impurity.max(axis=0), impurity[-1]
+    both = (peak >= RISE_FACTOR * start) & (last <= FALL_FACTOR * peak)
+    return Measurement(f"{both.sum()} of {both.size} tracked examples", bool(both.mean() > 0.5))
+
+
+def _impurity(run: Run) -> pd.Series:
+    return rows(run, "impurity_mean").set_index("step")["impurity_mean"]
+
+
+def _classes(run: Run) -> int:
+    """C, from the name of the network or data set: 100 where it says so, else 10."""
+    return 100 if "cifar100" in (run.config.dataset, *run.config.network.split("_")) else 10
+
+
+# -- Figure 3: sharpness and Jacobian norm ---------------------------------------------------------
+
+SHARED_VARIANCE = 0.5
+"""Two series oscillate together where the larger part of the variance is common to both."""
+LEAST_CORRELATION = SHARED_VARIANCE**0.5
+DRIFT_FACTOR = 2.0
+SIMILAR_FACTOR = 2.0
+LEAST_CROSSINGS = 8
+WINDOWS = {"left": 0, "middle": 1, "right": 2}
+H, J = "sharpness", "jacobian_norm_sq"
+
+
+def oscillation_correlation(runs: Sequence[Run], index: int) -> Measurement:
+    """Pearson correlation of the detrended log‖H‖ and log‖⟨J⟩‖² in one window."""
+    frame = window(first(runs), index, H, J)
+    r = _correlation(detrended_log(frame[H]), detrended_log(frame[J]))
+    return Measurement(f"r = {r:.2f} over {len(frame)} steps", r >= LEAST_CORRELATION)
+
+
+def factor_locally_constant(runs: Sequence[Run]) -> Measurement:
+    """1 − Var(log f)/Var(log‖H‖), both detrended, f = ‖H‖/‖⟨J⟩‖²: the share of the oscillation of
+    ‖H‖ that a constant factor times ‖⟨J⟩‖² accounts for; the least over the windows."""
+    run = first(runs)
+    shares = []
+    for index in WINDOWS.values():
+        frame = window(run, index, H, J)
+        h, factor = detrended_log(frame[H]), detrended_log(frame[H] / frame[J])
+        if np.ptp(h) == 0:
+            raise NotMeasured("the sharpness is constant in a window")
+        shares.append(1 - factor.var() / h.var())
+    return Measurement(
+        "share explained " + ", ".join(f"{s:.2f}" for s in shares), min(shares) >= SHARED_VARIANCE
+    )
+
+
+def factor_drifts_slowly(runs: Sequence[Run]) -> Measurement:
+    """Ratio of the medians of ‖H‖/‖⟨J⟩‖² over the two halves of a window; the largest over
+    windows."""
+    run = first(runs)
+    ratios = []
+    for index in WINDOWS.values():
+        frame = window(run, index, H, J)
+        factor, half = (frame[H] / frame[J]).to_numpy(), len(frame) // 2
+        change = np.log(np.median(factor[half:]) / np.median(factor[:half]))
+        ratios.append(float(np.exp(abs(change))))
+    return Measurement(
+        "half a window changes it by a factor " + ", ".join(f"{r:.2f}" for r in ratios),
+        max(ratios) <= DRIFT_FACTOR,
+    )
+
+
+def late_sharpness_ratios(runs: Sequence[Run]) -> list[float]:
+    """Median of ‖H‖·η/2 in each window after the first."""
+    run = first(runs)
+    return [float(window(run, i, H)[H].median()) * run.config.lr / 2 for i in (1, 2)]
+
+
+def threshold_similar(runs: Sequence[Run]) -> Measurement:
+    """Median ‖H‖ in the two late windows within a factor of two of 2/η."""
+    ratios = late_sharpness_ratios(runs)
+    holds = all(1 / SIMILAR_FACTOR <= r <= SIMILAR_FACTOR for r in ratios)
+    return Measurement("median ‖H‖ = " + " and ".join(f"{r:.2f} × 2/η" for r in ratios), holds)
+
+
+def threshold_lower_for_small_batch(runs: Sequence[Run]) -> Measurement:
+    """Median ‖H‖ in the two late windows below 2/η."""
+    ratios = late_sharpness_ratios(runs)
+    text = "median ‖H‖ = " + " and ".join(f"{r:.2f} × 2/η" for r in ratios)
+    return Measurement(f"{text} at B = {first(runs).config.batch_size}", max(ratios) < 1)
+
+
+def oscillates_about_a_level(runs: Sequence[Run]) -> Measurement:
+    """How often ‖H‖ crosses its median in each of the two late windows."""
+    run = first(runs)
+    crossings = []
+    for index in (1, 2):
+        values = window(run, index, H)[H].to_numpy()
+        above = values[values != np.median(values)] > np.median(values)
+        crossings.append(int(np.count_nonzero(above[1:] != above[:-1])))
+    return Measurement(
+        f"‖H‖ crosses its median {' and '.join(map(str, crossings))} times",
+        min(crossings) >= LEAST_CROSSINGS,
+    )
+
+
+# -- Theorem 2, Eqs 10 and 12 ----------------------------------------------------------------------
+
+ROUNDING = 1e-4
+"""Relative; float32 sums over up to 10^6 parameters err by some 10^-5."""
+STAR_ROUNDING = 1e-5
+NEAR = 0.25
+
+
+def theorem_2_identity(runs: Sequence[Run]) -> Measurement:
+    """|‖G‖ − ⟨λ*‖J‖²⟩|/‖G‖ against the relative residual of q*."""
+    frame = rows(first(runs), "theorem_2_identity", "theorem_2_residual")
+    excess = frame["theorem_2_identity"] - frame["theorem_2_residual"]
+    return Measurement(
+        f"largest deviation {frame['theorem_2_identity'].max():.1e} over {len(frame)} steps, "
+        "residual "
+        f"of q* up to {frame['theorem_2_residual'].max():.1e}",
+        bool((excess <= ROUNDING).all()),
+    )
+
+
+def theorem_2_star(runs: Sequence[Run]) -> Measurement:
+    """0 ≤ λ*_x ≤ λ^(1)_x for every probe example at every measured step."""
+    frame = rows(first(runs), "theorem_2_min_star", "theorem_2_min_slack")
+    star, slack = frame["theorem_2_min_star"].min(), frame["theorem_2_min_slack"].min()
+    return Measurement(
+        f"least λ* {star:.1e}, least λ⁽¹⁾ − λ* {slack:.1e} over {len(frame)} steps",
+        bool(min(star, slack) >= -STAR_ROUNDING),
+    )
+
+
+def theorem_2_bound(runs: Sequence[Run]) -> Measurement:
+    """‖G‖ ≤ ⟨λ^(1)‖J‖²⟩ at every measured step."""
+    frame = rows(first(runs), "gauss_newton_norm", "theorem_2_bound")
+    ratio = frame["theorem_2_bound"] / frame["gauss_newton_norm"]
+    return Measurement(
+        f"the bound is {ratio.min():.2f} to {ratio.max():.2f} times ‖G‖ over {len(frame)} steps",
+        bool(ratio.min() >= 1 - ROUNDING),
+    )
+
+
+def gauss_newton_is_near(runs: Sequence[Run]) -> Measurement:
+    """Median of |‖H‖ − ‖G‖|/‖H‖ over the steps from the first ‖H‖ ≥ 2/η on."""
+    run = first(runs)
+    frame = rows(run, "sharpness", "gauss_newton_norm")
+    onset = frame["sharpness"] >= 2 / run.config.lr
+    if not onset.any():
+        raise NotMeasured(f"{run.config.name}: ‖H‖ never reaches 2/η where ‖G‖ is measured")
+    late = frame.loc[onset.idxmax() :]
+    difference = (
+        (late["sharpness"] - late["gauss_newton_norm"]).abs() / late["sharpness"]
+    ).median()
+    return Measurement(
+        f"median relative difference {difference:.2f} over {len(late)} steps", difference <= NEAR
+    )
+
+
+def trace_approximation(runs: Sequence[Run]) -> Measurement:
+    """Median relative difference of ⟨tr M · ‖J‖_F²⟩/C from tr G (Eq 12)."""
+    frame = rows(first(runs), "gauss_newton_trace", "gauss_newton_trace_approximation")
+    exact = frame["gauss_newton_trace"]
+    difference = ((frame["gauss_newton_trace_approximation"] - exact).abs() / exact).median()
+    return Measurement(
+        f"median relative difference {difference:.2f} over {len(frame)} steps", difference <= NEAR
+    )
+
+
+# -- Algorithm 2 -----------------------------------------------------------------------------------
+
+ALGORITHM_TOLERANCE = 1e-3
+
+
+def algorithm_2_converges(runs: Sequence[Run]) -> Measurement:
+    """Last iterate of Algorithm 2 against the exact ‖⟨J⟩‖ at the same steps."""
+    run = first(runs)
+    values = array(run, "algorithm_2_values").astype(float)
+    steps = array(run, "algorithm_2_values.steps")
+    frame = rows(run, "jacobian_norm_sq").set_index("step")
+    common = [i for i, step in enumerate(steps) if step in frame.index]
+    if not common:
+        raise NotMeasured(f"{run.config.name}: no step has both Algorithm 2 and the exact norm")
+    exact = np.sqrt(frame.loc[steps[common], "jacobian_norm_sq"].to_numpy(dtype=float))
+    difference = np.abs(values[common, -1] / exact - 1).max()
+    return Measurement(
+        f"largest relative difference {difference:.1e} after {values.shape[1]} iterations, "
+        f"{len(common)} step(s)",
+        bool(difference <= ALGORITHM_TOLERANCE),
+    )

@@ -1,0 +1,321 @@
+"""One function for each kind of plot; each returns a matplotlib Figure in the book's style.
+
+Functions take stored runs (:class:`ijrlib.store.Run`) or arrays, draw what was measured and compute
+nothing that a claim rests on.  A quantity has the same colour and symbol in every figure.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+
+from ijrlib import logits
+
+STYLE = Path(__file__).with_name("ijr.mplstyle")
+BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+)
+GREY = "#57606A"
+FEW = 60
+"""A curve of at most this many points gets markers."""
+
+
+class Quantity(NamedTuple):
+    """How a column of a run's series is written and coloured."""
+
+    label: str
+    color: str
+
+
+QUANTITIES = {
+    "sharpness": Quantity(r"sharpness $\|H\|$", BLUE),
+    "jacobian_norm_sq": Quantity(r"Jacobian norm $\|\langle J\rangle\|^2$", VERMILION),
+    "impurity_mean": Quantity(r"impurity $\langle\lambda^{(1)}\rangle$", GREEN),
+    "gauss_newton_norm": Quantity(r"$\|G\|$", SKY),
+    "theorem_2_mean": Quantity(r"$\langle\lambda^*\|J\|^2\rangle$", "#000000"),
+    "theorem_2_bound": Quantity(r"$\langle\lambda^{(1)}\|J\|^2\rangle$", PURPLE),
+}
+
+
+def _styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Draw under the book's style sheet, and close the figure, so that a notebook shows it once."""
+
+    @functools.wraps(draw)
+    def styled(*args: Any, **kwargs: Any) -> Figure:
+        with plt.style.context(STYLE):
+            figure = draw(*args, **kwargs)
+        plt.close(figure)
+        return figure
+
+    return styled
+
+
+def _measured(run: Any, *names: str) -> Any:
+    """Rows of the series in which all the named columns are finite.
+
+    Raises:
+        ValueError: where a column is absent or holds no finite value.
+    """
+    absent = [name for name in names if name not in run.series.columns]
+    if absent:
+        raise ValueError(
+            f"{run.config.name} has no column {', '.join(absent)}; "
+            f"columns: {', '.join(run.series.columns)}"
+        )
+    frame = run.series[["step", *names]]
+    frame = frame[np.isfinite(frame.to_numpy(dtype=float)).all(axis=1)]
+    if frame.empty:
+        raise ValueError(f"{run.config.name} has no step with finite {', '.join(names)}")
+    return frame
+
+
+def _array(run: Any, name: str) -> np.ndarray:
+    if name not in run.arrays:
+        raise ValueError(
+            f"{run.config.name} has no array {name}; arrays: {', '.join(sorted(run.arrays))}"
+        )
+    return np.asarray(run.arrays[name], dtype=float)
+
+
+def _curve(axes: Axes, frame: Any, name: str, **style: Any) -> None:
+    quantity = QUANTITIES[name]
+    style = {"color": quantity.color, "label": quantity.label, **style}
+    axes.plot(frame["step"], frame[name], marker="." if len(frame) <= FEW else None, **style)
+
+
+def _threshold(axes: Axes, lr: float, label: str = r"$2/\eta$") -> None:
+    axes.axhline(2 / lr, color=GREY, linestyle="--", linewidth=1.1, label=label)
+
+
+def _colored_axis(axes: Axes, side: str, quantity: Quantity) -> None:
+    axes.set_ylabel(quantity.label, color=quantity.color)
+    axes.tick_params(axis="y", labelcolor=quantity.color, color=quantity.color)
+    axes.spines[side].set_visible(True)
+    axes.spines[side].set_color(quantity.color)
+
+
+# -- theory ----------------------------------------------------------------------------------------
+
+
+@_styled
+def secular_function(p: Any) -> Figure:
+    """Figure 1: v(λ) = 1 − Σ p_i²/(p_i − λ), its poles at the p_i and its roots at the λ^(i).
+
+    Args:
+        p: probabilities, shape (C,); equal entries share one pole.
+    """
+    p = np.asarray(p, dtype=float)
+    poles = np.unique(p)[::-1]
+    values, _ = logits.eigensystem(p)
+    clip, margin = 3.0, 0.12 * poles[0]
+    edges = np.concatenate([[-margin], poles[::-1], [poles[0] + margin]])
+    figure, axes = plt.subplots(figsize=(7.2, 3.6))
+    for left, right in pairwise(edges):
+        grid = left + (right - left) * (0.5 - 0.5 * np.cos(np.linspace(0, np.pi, 1500)))[1:-1]
+        v = logits.secular(p, grid)
+        v = np.where(np.abs(v) <= clip, v, np.nan)
+        axes.plot(grid, v, color=BLUE, label=r"$v(\lambda)$" if left == edges[0] else None)
+    for pole in poles:
+        label = r"poles $p_{(i)}$" if pole == poles[0] else None
+        axes.axvline(pole, color=VERMILION, linewidth=1.0, label=label)
+    axes.axhline(0, color=GREY, linewidth=0.8)
+    axes.plot(
+        values, np.zeros_like(values), "o", color="black", ms=4.5, label=r"roots $\lambda^{(i)}$"
+    )
+    axes.set(xlabel=r"$\lambda$", ylabel=r"$v(\lambda)$", ylim=(-clip, clip), xlim=edges[[0, -1]])
+    axes.grid(False)
+    for name, places, height in (("p", poles, 1.02), (r"\lambda", None, 0.0)):
+        if places is not None:
+            for i, place in enumerate(places, 1):
+                axes.annotate(
+                    f"${name}_{{({i})}}$",
+                    (place, height),
+                    xycoords=("data", "axes fraction"),
+                    ha="center",
+                    va="bottom",
+                    color=VERMILION,
+                )
+    axes.legend(loc="center right", bbox_to_anchor=(1.0, 0.22))
+    return figure
+
+
+@_styled
+def theorem_2(run: Any) -> Figure:
+    """Theorem 2 along a run: left, ‖H‖, ‖G‖, ⟨λ*‖J‖²⟩ and the bound ⟨λ^(1)‖J‖²⟩ against the step;
+    right, λ* against λ^(1) for every probe example at the first, a middle and the last such
+    step."""
+    names = ("gauss_newton_norm", "theorem_2_mean", "theorem_2_bound")
+    frame = _measured(run, *names)
+    star, top = _array(run, "lambda_star"), _array(run, "lambda_1")
+    steps = np.asarray(run.arrays["lambda_star.steps"])
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.7), width_ratios=(1.25, 1))
+    _curve(left, frame, "theorem_2_bound")
+    _curve(left, frame, "gauss_newton_norm", linewidth=4, marker=None)
+    _curve(left, frame, "theorem_2_mean", linestyle=(0, (4, 2)), linewidth=1.1, marker=None)
+    if "sharpness" in run.series:
+        _curve(left, _measured(run, "sharpness"), "sharpness", linewidth=0.8, marker=None, zorder=1)
+    _threshold(left, run.config.lr)
+    left.set(xlabel="step", yscale="log")
+    left.legend(ncols=2)
+
+    chosen = sorted({0, len(steps) // 2, len(steps) - 1})
+    for index, color, marker in zip(chosen, (SKY, ORANGE, GREEN), ("o", "s", "^"), strict=False):
+        right.scatter(
+            top[index], star[index], s=9, color=color, marker=marker, alpha=0.6, linewidths=0,
+            label=f"step {steps[index]}",
+        )  # fmt: skip
+    shown = star[chosen][star[chosen] > 0]
+    low = max(shown.min(), 1e-9) if shown.size else 1e-9
+    ends = np.array([min(low, top[chosen].min(initial=low)), 0.6])
+    right.plot(
+        ends, ends, color=GREY, linestyle="--", linewidth=1.1, label=r"$\lambda^*=\lambda^{(1)}$"
+    )
+    right.set(xscale="log", yscale="log", xlabel=r"$\lambda^{(1)}_x$", ylabel=r"$\lambda^*_x$")
+    right.legend(loc="lower right")
+    return figure
+
+
+@_styled
+def convergence(errors: Mapping[str, Any], ylabel: str, tolerance: float | None = None) -> Figure:
+    """Relative error of an iteration against the number of iterations, on a log scale.
+
+    Args:
+        errors: label → errors after iteration 1, 2, …; shape (K,), or (n, K) for n cases, of which
+        the
+            median and the 10–90% range are drawn.
+        ylabel: what the error is of.
+        tolerance: drawn as a dashed line.
+    """
+    figure, axes = plt.subplots(figsize=(7.2, 3.6))
+    for label, values in errors.items():
+        values = np.atleast_2d(np.maximum(np.asarray(values, dtype=float), np.finfo(float).eps))
+        iterations = np.arange(1, values.shape[1] + 1)
+        (line,) = axes.plot(iterations, np.median(values, axis=0), marker=".", label=label)
+        if len(values) > 1:
+            low, high = np.quantile(values, (0.1, 0.9), axis=0)
+            axes.fill_between(
+                iterations, low, high, color=line.get_color(), alpha=0.15, linewidth=0
+            )
+    if tolerance is not None:
+        axes.axhline(tolerance, color=GREY, linestyle="--", linewidth=1.1, label="tolerance")
+    axes.set(xlabel="iteration", ylabel=ylabel, yscale="log")
+    axes.legend()
+    return figure
+
+
+@_styled
+def iterations_against_gap(ratio: Any, iterations: Any, predicted: Any) -> Figure:
+    """Iterations that power iteration needed against λ^(2)/λ^(1), beside the predicted number.
+
+    Args:
+        ratio: λ^(2)/λ^(1) of each case, shape (n,).
+        iterations: measured number of iterations, shape (n,); NaN where the limit was hit.
+        predicted: number predicted from the ratio, shape (n,).
+    """
+    ratio, iterations = np.asarray(ratio, dtype=float), np.asarray(iterations, dtype=float)
+    order = np.argsort(ratio)
+    figure, axes = plt.subplots(figsize=(7.2, 3.6))
+    axes.scatter(ratio, iterations, s=10, color=BLUE, alpha=0.5, linewidths=0, label="measured")
+    axes.plot(
+        ratio[order], np.asarray(predicted)[order], color=VERMILION, label="predicted from the gap"
+    )
+    axes.set(xlabel=r"$\lambda^{(2)}/\lambda^{(1)}$", ylabel="iterations", yscale="log")
+    axes.legend(loc="upper left")
+    return figure
+
+
+# -- impurity --------------------------------------------------------------------------------------
+
+
+def typical_example(run: Any) -> int:
+    """Index of the tracked example whose impurity, averaged over the measured steps, is the median
+    of those tracked (the lower one of two)."""
+    means = _array(run, "tracked_impurity").mean(axis=0)
+    return int(np.argsort(means, kind="stable")[(len(means) - 1) // 2])
+
+
+@_styled
+def impurity_path(run: Any) -> Figure:
+    """Figure 2 left: λ^(1) of the :func:`typical_example` against its p_(1), between the bounds of
+    Theorem 1; the colour of the path tells the step."""
+    index = typical_example(run)
+    p1, impurity = _array(run, "tracked_p1")[:, index], _array(run, "tracked_impurity")[:, index]
+    steps = np.asarray(run.arrays["tracked_impurity.steps"], dtype=float)
+    grid = np.linspace(0, 1, 401)
+    lower, upper = grid * (1 - grid), np.minimum(grid, 2 * grid * (1 - grid))
+    figure, axes = plt.subplots(figsize=(5.6, 4.0))
+    axes.fill_between(grid, lower, upper, color=SKY, alpha=0.12, linewidth=0)
+    axes.plot(grid, upper, color=VERMILION, label=r"$\min\{p_{(1)},\,\mathrm{Gini}(p_{(1)})\}$")
+    axes.plot(grid, lower, color=BLUE, label=r"$\frac{1}{2}\,\mathrm{Gini}(p_{(1)})$")
+    points = np.column_stack([p1, impurity])
+    segments = np.stack([points[:-1], points[1:]], axis=1)
+    path = LineCollection(list(segments), cmap="viridis", linewidths=0.7, alpha=0.6)
+    path.set_array(steps[1:])
+    axes.add_collection(path)
+    dots = axes.scatter(p1, impurity, c=steps, cmap="viridis", s=9, zorder=3, label="one example")
+    figure.colorbar(dots, ax=axes, label="step", pad=0.02)
+    axes.set(xlabel=r"$p_{(1)}$", ylabel=r"impurity $\lambda^{(1)}$", xlim=(0, 1), ylim=(0, 0.53))
+    axes.legend(loc="upper left")
+    return figure
+
+
+@_styled
+def impurity_evolution(run: Any) -> Figure:
+    """Figure 2 right: ⟨λ^(1)⟩ and its 25–75% band against the step."""
+    frame = _measured(run, "impurity_mean", "impurity_q25", "impurity_q75")
+    figure, axes = plt.subplots(figsize=(5.6, 4.0))
+    axes.fill_between(
+        frame["step"], frame["impurity_q25"], frame["impurity_q75"],
+        color=SKY, alpha=0.45, linewidth=0, label="25–75% of the examples",
+    )  # fmt: skip
+    _curve(axes, frame, "impurity_mean", color=BLUE, label=r"mean $\langle\lambda^{(1)}\rangle$")
+    axes.set(xlabel="step", ylabel=r"impurity $\lambda^{(1)}$")
+    axes.set_ylim(bottom=0)
+    axes.legend()
+    return figure
+
+
+# -- sharpness and Jacobian ------------------------------------------------------------------------
+
+
+@_styled
+def sharpness_and_jacobian(run: Any) -> Figure:
+    """Figure 3: ‖H‖ (left axis) and ‖⟨J⟩‖² (right axis, a scale of its own in every panel), a panel
+    for each window of the curvature schedule; 2/η dashed."""
+    frame = _measured(run, "sharpness", "jacobian_norm_sq")
+    windows = run.config.windows("curvature")
+    if not windows:
+        raise ValueError(f"{run.config.name} has no curvature schedule")
+    figure, row = plt.subplots(1, len(windows), figsize=(3.6 * len(windows), 3.3), squeeze=False)
+    for axes, (start, stop, _) in zip(row[0], windows, strict=True):
+        part = frame[(frame["step"] >= start) & (frame["step"] < stop)]
+        twin = axes.twinx()
+        _curve(axes, part, "sharpness")
+        _curve(twin, part, "jacobian_norm_sq")
+        _threshold(axes, run.config.lr)
+        axes.set(xlabel="step", title=f"steps {start}–{min(stop, run.config.steps)}")
+        axes.set_ylim(bottom=0)
+        twin.set_ylim(bottom=0)
+        twin.grid(False)
+        _colored_axis(axes, "left", QUANTITIES["sharpness"])
+        _colored_axis(twin, "right", QUANTITIES["jacobian_norm_sq"])
+        if axes is not row[0][0]:
+            axes.set_ylabel("")
+        if axes is not row[0][-1]:
+            twin.set_ylabel("")
+    row[0][0].legend(handles=[row[0][0].get_lines()[-1]], loc="lower right")
+    return figure

@@ -1,0 +1,228 @@
+"""Claims that need no run: derivatives, Theorem 1, Figure 1 and Algorithm 1, checked as the page is
+built.
+
+Derivatives are checked against complex-step differentiation, f'(x) = Im f(x + ih)/h + O(h²), which
+subtracts nothing and so is exact to double precision at h = 1e-20 (Squire and Trapp, 1998).  All
+functions take the runs of their figure, which they ignore, so that they fit the table of claims.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ijrlib import logits, power_iteration, theorems
+from ijrlib.criteria import Measurement, NotMeasured
+from ijrlib.store import Run
+
+ANALYTIC_TOLERANCE = 1e-12
+POWER_TOLERANCE = 1e-5
+POWER_ITERATIONS = 1000
+COMPLEX_STEP = 1e-20
+CLASSES = (2, 3, 10, 100)
+
+
+def battery(distinct: bool = False) -> list[np.ndarray]:
+    """Seeded probability vectors, one array of shape (n, C) for each C of ``CLASSES``.
+
+    Dirichlet draws of concentration 0.05, 1 and 20; unless ``distinct``, also the uniform vector,
+    a one-hot one, and one with ties and a zero.
+    """
+    rng = np.random.default_rng(0)
+    out = []
+    for classes in CLASSES:
+        concentrations = (1.0, 20.0) if distinct else (0.05, 1.0, 20.0)
+        draws = [rng.dirichlet(np.full(classes, a), size=40) for a in concentrations]
+        if not distinct:
+            ties = np.zeros(classes)
+            ties[: max(2, classes - 1)] = 1 / max(2, classes - 1)
+            draws.append(np.stack([np.full(classes, 1 / classes), np.eye(classes)[0], ties]))
+        out.append(np.concatenate(draws))
+    return out
+
+
+# -- Eqs 1 to 5, 12 and the Fisher matrix ----------------------------------------------------------
+
+
+def softmax(z: np.ndarray) -> np.ndarray:
+    """p = exp(z)/Σ exp(z) over the last axis, real or complex z."""
+    weights = np.exp(z - z.real.max(axis=-1, keepdims=True))
+    return weights / weights.sum(axis=-1, keepdims=True)
+
+
+def _logits() -> list[np.ndarray]:
+    rng = np.random.default_rng(1)
+    return [scale * rng.standard_normal(c) for c in CLASSES for scale in (0.1, 1.0, 10.0)]
+
+
+def _complex_step(f, x: np.ndarray) -> np.ndarray:
+    """Matrix of ∂f_j/∂x_i at row i, column j (denominator layout, as ∇_z p in the paper)."""
+    steps = COMPLEX_STEP * 1j * np.eye(x.size)
+    return np.stack([np.imag(f(x + step)) / COMPLEX_STEP for step in steps])
+
+
+def _agreement(deviations: list[float]) -> Measurement:
+    worst = max(deviations)
+    return Measurement(
+        f"largest deviation {worst:.1e} over {len(deviations)} cases", worst <= ANALYTIC_TOLERANCE
+    )
+
+
+def equation_1(runs: Sequence[Run]) -> Measurement:
+    """∇_z p = diag(p) − ppᵀ."""
+    return _agreement(
+        [
+            float(np.abs(_complex_step(softmax, z) - logits.logit_hessian(softmax(z))).max())
+            for z in _logits()
+        ]
+    )
+
+
+def equation_2(runs: Sequence[Run]) -> Measurement:
+    """∇_z p_y = p_y(e_y − p) for every y."""
+    deviations = []
+    for z in _logits():
+        p, derivative = softmax(z), _complex_step(softmax, z)
+        for y in range(z.size):
+            deviations.append(
+                float(np.abs(derivative[:, y] - p[y] * (np.eye(z.size)[y] - p)).max())
+            )
+    return _agreement(deviations)
+
+
+def equation_3(runs: Sequence[Run]) -> Measurement:
+    """∇_z ℓ = p − e_y for every y, ℓ = −log p_y."""
+    deviations = []
+    for z in _logits():
+        derivative = _complex_step(lambda u: -np.log(softmax(u)), z)
+        for y in range(z.size):
+            deviations.append(
+                float(np.abs(derivative[:, y] - (softmax(z) - np.eye(z.size)[y])).max())
+            )
+    return _agreement(deviations)
+
+
+def equation_4(runs: Sequence[Run]) -> Measurement:
+    """∇²_z ℓ = M for every y: the derivative of ∇_z ℓ = p − e_y."""
+    deviations = []
+    for z in _logits():
+        hessian = logits.logit_hessian(softmax(z))
+        for onehot in np.eye(z.size):
+            derivative = _complex_step(lambda u, onehot=onehot: softmax(u) - onehot, z)
+            deviations.append(float(np.abs(derivative - hessian).max()))
+    return _agreement(deviations)
+
+
+def equation_5(runs: Sequence[Run]) -> Measurement:
+    """∇²_θ ℓ = JMJᵀ + Σ_j ∇²_θ z_j (p − e_y)_j for z_j(θ) = ½θᵀA_jθ + b_jᵀθ, m = 6, C = 4."""
+    rng = np.random.default_rng(2)
+    deviations = []
+    for _ in range(20):
+        a, b = rng.standard_normal((4, 6, 6)), rng.standard_normal((4, 6))
+        a, theta, onehot = (a + a.transpose(0, 2, 1)) / 6, rng.standard_normal(6), np.eye(4)[0]
+
+        def gradient(t, a=a, b=b, onehot=onehot):
+            jacobian = (a @ t + b).T
+            return jacobian @ (softmax(0.5 * np.einsum("i,cij,j->c", t, a, t) + b @ t) - onehot)
+
+        jacobian = (a @ theta + b).T
+        p = softmax(0.5 * np.einsum("i,cij,j->c", theta, a, theta) + b @ theta)
+        split = jacobian @ logits.logit_hessian(p) @ jacobian.T
+        split = split + np.einsum("c,cij->ij", p - onehot, a)
+        deviations.append(float(np.abs(_complex_step(gradient, theta) - split).max()))
+    return _agreement(deviations)
+
+
+def equation_12(runs: Sequence[Run]) -> Measurement:
+    """tr(JMJᵀ) = Σ_i λ^(i)‖Jq^(i)‖² for random J of shape (7, C), relative to tr(JMJᵀ)."""
+    rng = np.random.default_rng(3)
+    deviations = []
+    for p in battery():
+        jacobian = rng.standard_normal((7, p.shape[1]))
+        values, vectors = logits.eigensystem(p)
+        trace = np.einsum("mi,nij,mj->n", jacobian, logits.logit_hessian(p), jacobian)
+        parts = (values * ((jacobian @ vectors) ** 2).sum(axis=1)).sum(axis=1)
+        deviations.append(float((np.abs(parts - trace) / np.maximum(trace, 1e-3)).max()))
+    return _agreement(deviations)
+
+
+def fisher_is_logit_hessian(runs: Sequence[Run]) -> Measurement:
+    """Σ_y p_y (p − e_y)(p − e_y)ᵀ = M."""
+    deviations = []
+    for p in battery():
+        residual = p[:, None, :] - np.eye(p.shape[1])
+        fisher = np.einsum("ny,nyi,nyj->nij", p, residual, residual)
+        deviations.append(float(np.abs(fisher - logits.logit_hessian(p)).max()))
+    return _agreement(deviations)
+
+
+# -- Theorem 1 and Figure 1 ------------------------------------------------------------------------
+
+
+def theorem_1(part: str, runs: Sequence[Run]) -> Measurement:
+    """The checks of one part (a–d) of Theorem 1 over the battery."""
+    checks = [
+        check
+        for p in battery()
+        for check in theorems.verify_theorem_1(p)
+        if check.statement.startswith(f"({part})")
+    ]
+    if not checks:
+        raise NotMeasured(f"verify_theorem_1 reports no check of part ({part})")
+    return Measurement(
+        f"worst slack {min(check.slack for check in checks):.1e}",
+        all(check.passed for check in checks),
+    )
+
+
+def poles(runs: Sequence[Run]) -> Measurement:
+    """Signs of v just below and just above every p_i."""
+    count, right = 0, 0
+    for p in np.concatenate([q for q in battery(distinct=True) if q.shape[1] == 10]):
+        below, above = logits.secular(p, p * (1 - 1e-9)), logits.secular(p, p * (1 + 1e-9))
+        right += int(((below < 0) & (above > 0)).sum())
+        count += p.size
+    return Measurement(f"sign as claimed at {right} of {count} poles", right == count)
+
+
+def roots_interlace(runs: Sequence[Run]) -> Measurement:
+    """One change of sign of v across every eigenvalue, each between its two poles; the last is
+    0."""
+    count, right = 0, 0
+    for p in np.concatenate([q for q in battery(distinct=True) if q.shape[1] == 10]):
+        values, _ = logits.eigensystem(p)
+        roots, upper, lower = values[:-1], -np.sort(-p)[:-1], -np.sort(-p)[1:]
+        inside = (lower < roots) & (roots < upper)
+        before = logits.secular(p, roots - 1e-6 * (roots - lower))
+        after = logits.secular(p, roots + 1e-6 * (upper - roots))
+        right += int((inside & (before > 0) & (after < 0)).sum()) + int(abs(values[-1]) < 1e-15)
+        count += p.size
+    return Measurement(f"as claimed for {right} of {count} roots", right == count)
+
+
+# -- Algorithm 1 -----------------------------------------------------------------------------------
+
+
+def algorithm_1(runs: Sequence[Run]) -> Measurement:
+    """Power iteration for λ^(1) against the secular equation."""
+    return _power(deflate=False)
+
+
+def algorithm_1_deflated(runs: Sequence[Run]) -> Measurement:
+    """Power iteration on M − λ^(1)q^(1)q^(1)ᵀ against λ^(2)."""
+    return _power(deflate=True)
+
+
+def _power(deflate: bool) -> Measurement:
+    errors = []
+    for p in battery():
+        exact = logits.eigensystem(p)[0][:, 1] if deflate else logits.impurity(p)
+        estimate = power_iteration.power_iterates(p, POWER_ITERATIONS, deflate=deflate)[:, -1]
+        errors.append(np.abs(estimate - exact))
+    worst = max(float(error.max()) for error in errors)
+    return Measurement(
+        f"largest deviation {worst:.1e} after {POWER_ITERATIONS} iterations, "
+        f"{sum(map(len, errors))} vectors p",
+        worst <= POWER_TOLERANCE,
+    )

@@ -1,0 +1,246 @@
+"""What a chapter shows besides plots: claims, provenance, the command to repeat it, data as CSV.
+
+Every function returns a :class:`Block`, which notebooks show as HTML and terminals as text.
+Colours say nothing that words do not say too, and backgrounds are left to the theme, so that dark
+mode works.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from ijrlib import claims as _claims
+from ijrlib import experiments, store
+from ijrlib.store import Run
+
+BADGES = {  # verdict: (sign, background of its badge); white text on each has a contrast above 4.5
+    "reproduced": ("✓", "#1a7f37"),
+    "reproduced at reduced scale": ("✓", "#1a7f37"),
+    "not reproduced": ("✗", "#cf222e"),
+    "not judged": ("·", "#57606a"),
+    "not run": ("–", "#57606a"),
+}
+BADGE = "color:#fff;border-radius:0.6em;padding:0.1em 0.6em;white-space:nowrap;font-size:85%"
+CELL = "text-align:left;vertical-align:top;padding:0.35em 0.7em"
+
+
+@dataclass(frozen=True)
+class Block:
+    """A piece of a page: HTML for notebooks and the book, text for terminals."""
+
+    html: str
+    text: str
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def claims(figure: str, runs: Sequence[Run], scale: str) -> Block:
+    """Table of a figure's claims: the paper's statement, the criterion and its reason, what was
+    measured, the verdict."""
+    verdicts = _claims.evaluate(figure, runs, scale)
+    rows = [
+        (
+            f"{_text(v.claim.statement)}<br><code>{_text(v.claim.id)}</code>",
+            _text(v.claim.printed) or "–",
+            f"{_text(v.claim.criterion)}<br><small>{_text(v.claim.reason)}</small>",
+            _text(v.measured) or "–",
+            _badge(v.verdict) + _small(v.note),
+        )
+        for v in verdicts
+    ]
+    header = ("claim of the paper", "printed", "criterion, and why", "measured", "verdict")
+    remark = (
+        "<p><small>Smoke scale runs through the chapter in seconds; no verdict is drawn from "
+        "it.</small></p>"
+        if scale == "smoke"
+        else ""
+    )
+    text = "\n".join(f"{v.claim.id}: {v.verdict} ({v.measured or v.note})" for v in verdicts)
+    return Block(_table(header, rows) + remark, text)
+
+
+def scoreboard(frame: pd.DataFrame) -> Block:
+    """The whole scoreboard: how many claims have which verdict, then a table for each figure.
+
+    Args:
+        frame: from :func:`ijrlib.claims.scoreboard`.
+    """
+    counts = frame["verdict"].value_counts()
+    summary = [(_badge(v), str(counts[v])) for v in _claims.VERDICTS if v in counts]
+    parts = [_table(("verdict", "claims"), [*summary, ("all", str(len(frame)))])]
+    header = ("claim", "printed", "measured", "verdict")
+    for figure, group in frame.groupby("figure", sort=False):
+        rows = [
+            (
+                f'<span title="{_text(row.criterion)}">{_text(row.statement)}</span>'
+                f"<br><code>{_text(row.id)}</code>",
+                _text(row.printed) or "–",
+                _text(row.measured) or "–",
+                _badge(str(row.verdict)) + _small(row.note),
+            )
+            for row in group.itertuples()
+        ]
+        parts.append(f"<h3>{_text(_heading(str(figure)))}</h3>{_table(header, rows)}")
+    text = "\n".join(f"{v}: {counts[v]}" for v in _claims.VERDICTS if v in counts)
+    return Block("".join(parts), text)
+
+
+def provenance(
+    figure: str,
+    runs: Sequence[Run],
+    scale: str,
+    seed: int = 0,
+    overrides: Mapping[str, Any] | None = None,
+) -> Block:
+    """Where the figure comes from: scale beside the paper's setting, the runs with their machine
+    and data, the command that repeats the chapter, the series as CSV, and a warning for a diverged
+    run."""
+    command = rerun_command(figure, scale, seed, overrides)
+    setting = experiments.FIGURES[figure].paper_setting if figure in experiments.FIGURES else ""
+    warnings = [
+        f"{run.config.name} diverged at step {run.provenance.get('diverged_at')}: it is shown up "
+        "to there."
+        for run in runs
+        if run.provenance.get("status") == "diverged"
+    ]
+    lines = [("scale", scale), *([("setting in the paper", setting)] if setting else [])]
+    parts = [f'<p role="alert"><strong>Warning.</strong> {_text(w)}</p>' for w in warnings]
+    parts.append("<ul>" + "".join(f"<li>{_text(k)}: {_text(v)}</li>" for k, v in lines) + "</ul>")
+    if runs:
+        header = ("run", "setting here", "data", "computed", "series")
+        parts.append(_table(header, [_run_row(run) for run in runs]))
+    parts.append(f"<p>To repeat this chapter:</p><pre><code>{_text(command)}</code></pre>")
+    text = "\n".join(
+        [*warnings, *(f"{k}: {v}" for k, v in lines), *(r.config.name for r in runs), command]
+    )
+    return Block("".join(parts), text)
+
+
+def checks(results: Sequence[Any]) -> Block:
+    """Table of :class:`ijrlib.theorems.Check`: statement, worst slack, where, and whether it
+    holds."""
+    rows = [
+        (
+            _text(c.statement),
+            f"{c.slack:.2e}",
+            _text(c.where),
+            "✓ holds" if c.passed else "✗ violated",
+        )
+        for c in results
+    ]
+    text = "\n".join(f"{c.statement}: slack {c.slack:.2e} ({'holds' if c.passed else 'violated'})"
+                     for c in results)  # fmt: skip
+    return Block(_table(("statement", "worst slack", "where", ""), rows), text)
+
+
+def rerun_command(
+    figure: str, scale: str, seed: int = 0, overrides: Mapping[str, Any] | None = None
+) -> str:
+    """The papermill command that repeats a chapter with the parameters it was run with."""
+    words = ["papermill", chapter(figure), "out.ipynb", "-p", "scale", scale]
+    if seed:
+        words += ["-p", "seed", str(seed)]
+    if overrides:
+        words += ["-y", json.dumps({"overrides": dict(overrides)})]
+    return shlex.join(words)
+
+
+def chapter(figure: str) -> str:
+    """Path of a figure's notebook below the checkout, such as ``chapters/implicit/fig03_….ipynb``.
+
+    Raises:
+        ValueError: where no chapter or more than one begins with ``figure``.
+    """
+    folder = store.root() / "chapters"
+    found = sorted({*folder.rglob(f"{figure}_*.ipynb"), *folder.rglob(f"{figure}.ipynb")})
+    if len(found) != 1:
+        raise ValueError(f"chapter of {figure!r}: expected one notebook, found {len(found)}")
+    return found[0].relative_to(store.root()).as_posix()
+
+
+def csv_link(run: Run) -> str:
+    """A link that holds the run's series as CSV: the columns with any value, six digits."""
+    frame = run.series.dropna(axis="columns", how="all")
+    data = base64.b64encode(frame.to_csv(index=False, float_format="%.6g").encode()).decode()
+    name = _text(f"{run.config.name}.csv")
+    return f'<a download="{name}" href="data:text/csv;base64,{data}">CSV</a> ({len(frame)} rows)'
+
+
+# -- HTML ------------------------------------------------------------------------------------------
+
+
+def _run_row(run: Run) -> tuple[str, ...]:
+    config, origin = run.config, run.provenance
+    data = origin.get("data", {})
+    method = "full batch" if config.batch_size is None else f"B = {config.batch_size}"
+    setting = (
+        f"{config.network}, {config.dataset}, {config.examples:,} examples, {method}, η = "
+        f"{config.lr:g}, "
+        f"{config.steps:,} steps, {config.loss.replace('_', ' ')}, {config.dtype}, seed "
+        f"{config.seed}; "
+        f"curvature on {config.probe:,} examples"
+    )
+    source = "; ".join(str(data[key]) for key in ("source", "note") if data.get(key))
+    commit = (
+        f"{str(origin.get('commit', 'unknown'))[:12]}{' (changed)' if origin.get('dirty') else ''}"
+    )
+    seconds = origin.get("wall_seconds")
+    computed = [
+        str(origin.get("created", "date unknown")),
+        f"commit {commit}",
+        f"{origin.get('device', 'device unknown')}, {origin.get('threads', '?')} thread(s)",
+        f"{seconds / 60:.1f} min" if isinstance(seconds, int | float) else "time unknown",
+        *(["resumed from a checkpoint"] if origin.get("resumed") else []),
+        f"status: {origin.get('status', 'unknown')}",
+    ]
+    return (
+        f"<code>{_text(config.name)}</code>",
+        _text(setting),
+        _text(source) or "–",
+        "<br>".join(_text(line) for line in computed),
+        csv_link(run),
+    )
+
+
+def _heading(figure: str) -> str:
+    names = {"fig": "Figure", "tab": "Table", "thm": "Theorem", "alg": "Algorithm"}
+    if figure[:3] in names and figure[3:].isdigit():
+        return f"{names[figure[:3]]} {int(figure[3:])}"
+    return {"eq01_04": "Equations 1 to 4", "ejr": "Explicit regularisation"}.get(figure, figure)
+
+
+def _badge(verdict: str) -> str:
+    sign, color = BADGES[verdict]
+    return f'<span style="background:{color};{BADGE}">{sign} {_text(verdict)}</span>'
+
+
+def _small(note: object) -> str:
+    return f"<br><small>{_text(note)}</small>" if note else ""
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f'<th scope="col" style="{CELL}">{_text(cell)}</th>' for cell in header)
+    body = "".join(
+        "<tr>" + "".join(f'<td style="{CELL}">{cell}</td>' for cell in row) + "</tr>"
+        for row in rows
+    )
+    return (
+        '<div style="overflow-x:auto"><table class="table">'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _text(value: object) -> str:
+    return html.escape(str(value))
