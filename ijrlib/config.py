@@ -103,7 +103,9 @@ class RunConfig:
                     f"batch_size: expected at most examples = {self.examples}, got {self.batch_size}"
                 )
         if self.probe > self.examples:
-            raise ValueError(f"probe: expected at most examples = {self.examples}, got {self.probe}")
+            raise ValueError(
+                f"probe: expected at most examples = {self.examples}, got {self.probe}"
+            )
         if isinstance(self.lr, bool) or not isinstance(self.lr, int | float):
             raise ValueError(f"lr: expected a number, got {self.lr!r}")
         if not 0 < self.lr < float("inf"):
@@ -157,7 +159,9 @@ class RunConfig:
             try:
                 source = json.loads(source)
             except json.JSONDecodeError as error:
-                raise ValueError(f"run configuration: expected a JSON object, got {error}") from None
+                raise ValueError(
+                    f"run configuration: expected a JSON object, got {error}"
+                ) from None
         if not isinstance(source, Mapping):
             raise ValueError(f"run configuration: expected a JSON object, got {source!r}")
         _known_fields(source)

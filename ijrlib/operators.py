@@ -266,6 +266,17 @@ def mean_jacobian(model: nn.Module, x: object, *, chunk: int = CHUNK) -> MeanJac
     return MeanJacobian((passes.m, classes), passes.dtype, passes.device, matvec, rmatvec)
 
 
+def jacobian_products(
+    model: nn.Module, x: object, v: Tensor, *, chunk: int = CHUNK
+) -> tuple[Tensor, Tensor]:
+    """(z, Jᵀv) of every example, both (N, C): one forward-mode pass along v in R^m."""
+    passes = _Passes(model, input_chunks(x, chunk))
+    direction = unflatten(v, passes.tensors)
+    with torch.no_grad():
+        parts = [passes.tangent(i, direction) for i in range(len(passes.xs))]
+    return torch.cat([z for z, _ in parts]), torch.cat([t for _, t in parts])
+
+
 def input_chunks(x: object, chunk: int = CHUNK) -> list[Tensor]:
     """Inputs as a list of chunks: a tensor split, an iterable of tensors as it is."""
     xs = list(x.split(chunk)) if isinstance(x, Tensor) else list(x)  # type: ignore[call-overload]

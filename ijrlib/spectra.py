@@ -95,16 +95,14 @@ def top_eigenpairs(
         raise ValueError(f"k: expected 1 to {min(m, max_products)}, got {k}")
     randoms = torch.Generator().manual_seed(seed)
     starts = [_random(op, randoms)] if v0 is None else _start_vectors(v0, m)
+    dtype = starts[0].dtype
     space = _Subspace(op, starts[0], size=min(m, BASIS + 2 * k))
-    for start in starts[:max_products]:
-        space.expand(start)
     while True:
-        direction = None
         if space.size >= k:
             values, mixing = space.ritz()
             residuals = [space.residual(values[j], mixing[:, j]) for j in range(k)]
             norms = [float(r.norm()) for r in residuals]
-            floor = 10 * torch.finfo(starts[0].dtype).eps * float(values.abs().max())
+            floor = 10 * torch.finfo(dtype).eps * float(values.abs().max())
             open_ = [j for j in range(k) if norms[j] > max(rtol * abs(float(values[j])), floor)]
             if not open_ or space.size == m or space.products >= max_products:
                 return [
@@ -117,10 +115,11 @@ def top_eigenpairs(
                     )
                     for j in range(k)
                 ]
-            direction = residuals[open_[0]]
+            if not starts:
+                starts.append(residuals[open_[0]])
             if space.size == space.capacity:
                 space.restart(mixing[:, : k + 4])
-        if direction is None or not space.expand(direction):
+        if not starts or not space.expand(starts.pop(0)):
             space.expand(_random(op, randoms))  # an invariant subspace: look outside it
 
 
@@ -265,9 +264,7 @@ def _pyhessian(op: Any, rtol: float, max_products: int) -> Eigenpair:
         return loss(z, y)
 
     try:
-        tool = pyhessian.hessian(
-            model, counted, dataloader=pairs, cuda=op.device.type == "cuda"
-        )
+        tool = pyhessian.hessian(model, counted, dataloader=pairs, cuda=op.device.type == "cuda")
         first = passes  # its constructor takes the gradient once
         values, vectors = tool.eigenvalues(maxIter=max_products, top_n=1)
     finally:

@@ -133,7 +133,9 @@ def load(run: RunConfig | str | Path, runs_dir: str | Path | None = None) -> Run
         if not (folder / name).is_file():
             raise DamagedRun(f"{folder}: {name} is missing")
         if (found := _sha256(folder / name)) != sums.get(name):
-            raise DamagedRun(f"{folder}: {name} has SHA-256 {found}, run.json says {sums.get(name)}")
+            raise DamagedRun(
+                f"{folder}: {name} has SHA-256 {found}, run.json says {sums.get(name)}"
+            )
     series = pd.read_parquet(folder / "series.parquet")
     with np.load(folder / "arrays.npz", allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
@@ -151,7 +153,9 @@ def find(runs_dir: str | Path | None = None, **fields: Any) -> list[Run]:
     if unknown := [name for name in fields if name not in valid]:
         raise ValueError(f"find: no field {unknown}; fields: {', '.join(valid)}")
     parent = _runs_dir(runs_dir)
-    folders = sorted(p.parent for p in parent.glob("*/run.json") if not p.parent.name.startswith("."))
+    folders = sorted(
+        p.parent for p in parent.glob("*/run.json") if not p.parent.name.startswith(".")
+    )
     runs = (load(folder) for folder in folders)
     return [r for r in runs if all(getattr(r.config, k) == v for k, v in fields.items())]
 

@@ -1,0 +1,330 @@
+"""From a configuration to a finished run: data, network, training, measures, checkpoints, store."""
+
+from __future__ import annotations
+
+import ctypes
+import datetime
+import importlib.metadata
+import math
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from ijrlib import datasets, networks, store
+from ijrlib.config import RunConfig
+from ijrlib.measures import MEASURES, State, Values
+from ijrlib.operators import LOSSES, flatten, trainable
+from ijrlib.training import Step, train
+
+CHECKPOINT_SECONDS = 120.0
+PACKAGES = ("ijrlib", "torch", "torchvision", "numpy", "pandas", "pillow")
+
+
+def run(
+    config: RunConfig,
+    device: str = "auto",
+    runs_dir: str | Path | None = None,
+    *,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    download: bool = False,
+) -> store.Run:
+    """Train and measure one configuration and store the result; return the stored run.
+
+    A checkpoint under ``<runs_dir>/.checkpoints`` lets a killed run go on to the same numbers.  A run
+    whose loss is no longer finite is stored up to that step with the status "diverged".
+
+    Args:
+        device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:0" and so on.
+        runs_dir: where runs are kept (default ``data/runs``).
+        checkpoint_seconds: time between checkpoints.
+        download: let torchvision fetch a data set that is not there.
+
+    Raises:
+        ValueError: for a device that is unknown or not there, or a network and data that do not fit.
+        FileNotFoundError: where the data is not found.
+    """
+    target = resolve_device(device)
+    _keep_freed_memory()
+    dtype = getattr(torch, config.dtype)
+    shape, classes = networks.INPUT_SHAPES[config.network], networks.CLASSES[config.network]
+    data = datasets.load(
+        config.dataset, config.examples, shape, classes, config.seed, download=download
+    )
+    x, y = _place(data.x, target, dtype), data.y.to(target)
+    probe = (x[: config.probe], y[: config.probe])
+    test = None
+    if config.test_examples:
+        part = datasets.load(
+            config.dataset, config.test_examples, shape, classes, config.seed, "test"
+        )
+        test = (_place(part.x, target, dtype), part.y.to(target))
+    model = networks.build(config.network, config.init, config.seed, dtype).to(target)
+    model = model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    initial = _flat(model)
+
+    checkpoint = _Checkpoint(store.runs_dir(runs_dir), config)
+    saved = checkpoint.load()
+    recorder = _Recorder(config)
+    memory: dict[str, Tensor] = {}
+    start, resumed, spent = 0, 0, 0.0
+    if saved is not None:
+        _restore(model, saved["state"])
+        recorder.restore(saved["rows"], saved["arrays"])
+        memory = {name: value.to(target) for name, value in saved["memory"].items()}
+        start, resumed, spent = saved["step"], saved["resumed"] + 1, saved["seconds"]
+
+    began = time.monotonic()
+    written = began
+    diverged_at = None
+    loss = LOSSES[config.loss]
+    steps = train(
+        model,
+        loss,
+        x,
+        y,
+        lr=config.lr,
+        steps=config.steps,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        chunk=config.chunk,
+        start=start,
+    )
+    bar = tqdm(
+        total=config.steps + 1,
+        initial=start,
+        desc=config.slug,
+        unit="step",
+        mininterval=0.5 if sys.stderr.isatty() else 20.0,
+    )
+    for step in steps:
+        if not math.isfinite(step.loss):
+            diverged_at = step.step
+            break
+        # θ(t) is in the model, and nothing of step t is recorded yet: the state to resume from
+        if time.monotonic() - written >= checkpoint_seconds and step.step > start:
+            checkpoint.save(
+                step=step.step,
+                state=model.state_dict(),
+                memory=memory,
+                rows=recorder.rows,
+                arrays={
+                    k: [(t, torch.from_numpy(a)) for t, a in v] for k, v in recorder.arrays.items()
+                },
+                resumed=resumed,
+                seconds=spent + time.monotonic() - began,
+            )
+            written = time.monotonic()
+        due = recorder.due(step.step)
+        if due:
+            state = _state(config, model, step, probe, test, initial, memory)
+            values: Values = {"train_loss": step.loss}
+            for name in due:
+                values |= MEASURES[name](state)
+            recorder.record(step.step, values)
+        shown = {"loss": f"{step.loss:.4f}"}
+        if (sharpness := recorder.last("sharpness")) is not None:
+            shown["sharpness"] = f"{sharpness:.2f}"
+        bar.set_postfix(shown, refresh=False)
+        bar.update()
+    bar.close()
+
+    provenance = {
+        "status": "complete" if diverged_at is None else "diverged",
+        "diverged_at": diverged_at,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        **_code_version(),
+        "python": platform.python_version(),
+        "packages": {p: v for p in PACKAGES if (v := _version(p))},
+        "device": torch.cuda.get_device_name(target) if target.type == "cuda" else "cpu",
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "wall_seconds": round(spent + time.monotonic() - began, 1),
+        "resumed": resumed,
+        "parameters": len(initial),
+        "data": data.source,
+    }
+    folder = store.save(
+        store.Run(config, recorder.series(), recorder.stacked(), provenance), runs_dir
+    )
+    checkpoint.remove()
+    return store.load(folder)
+
+
+def resolve_device(device: str) -> torch.device:
+    """ "auto", or any of torch's device names.
+
+    Raises:
+        ValueError: for an unknown name, or a CUDA device where there is none.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        target = torch.device(device)
+    except RuntimeError:
+        raise ValueError(f"device: expected auto, cpu, cuda or cuda:N; got {device!r}") from None
+    if target.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device: {device!r} was asked for, but torch finds no CUDA GPU here")
+    return target
+
+
+class _Recorder:
+    """Rows and arrays in the making."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self.schedule = {name: set(config.measured_steps(name)) for name, _ in config.measures}
+        self.rows: list[dict[str, float]] = []
+        self.arrays: dict[str, list[tuple[int, np.ndarray]]] = {}
+
+    def due(self, step: int) -> list[str]:
+        return [name for name in MEASURES if step in self.schedule.get(name, ())]
+
+    def record(self, step: int, values: Values) -> None:
+        row: dict[str, float] = {"step": step}
+        for name, value in values.items():
+            if isinstance(value, np.ndarray):
+                self.arrays.setdefault(name, []).append((step, value))
+            else:
+                row[name] = value
+        self.rows.append(row)
+
+    def last(self, column: str) -> float | None:
+        return next((row[column] for row in reversed(self.rows) if column in row), None)
+
+    def restore(self, rows: list[dict[str, float]], arrays: dict[str, Any]) -> None:
+        self.rows = rows
+        self.arrays = {k: [(t, a.numpy()) for t, a in v] for k, v in arrays.items()}
+
+    def series(self) -> pd.DataFrame:
+        frame = pd.DataFrame(self.rows) if self.rows else pd.DataFrame({"step": []})
+        return frame.astype({"step": "int64"})
+
+    def stacked(self) -> dict[str, np.ndarray]:
+        out: dict[str, np.ndarray] = {}
+        for name, entries in self.arrays.items():
+            out[name] = np.stack([a for _, a in entries])
+            out[name + ".steps"] = np.array([t for t, _ in entries])
+        return out
+
+
+class _Checkpoint:
+    """The state of an unfinished run in one file, replaced whole."""
+
+    def __init__(self, folder: Path, config: RunConfig) -> None:
+        self.config = config
+        self.path = folder / ".checkpoints" / f"{config.name}.pt"
+
+    def load(self) -> dict[str, Any] | None:
+        """The saved state; None where there is none.
+
+        Raises:
+            ValueError: where it is cut off or belongs to another configuration.
+        """
+        if not self.path.is_file():
+            return None
+        try:
+            saved = torch.load(self.path, map_location="cpu", weights_only=True)
+            matches = saved["config"] == self.config.to_json()
+        except Exception as error:
+            raise ValueError(
+                f"checkpoint {self.path} can't be read ({error}); remove it to start over"
+            ) from error
+        if not matches:
+            raise ValueError(
+                f"checkpoint {self.path} belongs to another configuration; remove it to start over"
+            )
+        return saved
+
+    def save(self, **content: Any) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = self.path.with_suffix(f".{os.getpid()}.writing")
+        torch.save({"config": self.config.to_json(), **content}, scratch)
+        os.replace(scratch, self.path)
+
+    def remove(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+
+def _state(
+    config: RunConfig,
+    model: nn.Module,
+    step: Step,
+    probe: tuple[Tensor, Tensor],
+    test: tuple[Tensor, Tensor] | None,
+    initial: Tensor,
+    memory: dict[str, Tensor],
+) -> State:
+    z, y = step.logits, step.labels
+    if config.batch_size is not None:
+        y = probe[1]
+        with torch.no_grad():
+            z = torch.cat([model(part) for part in probe[0].split(config.chunk)])
+    return State(model, config.loss, step.step, z, y, probe, test, initial, config.chunk, memory)
+
+
+def _place(x: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    return x.to(device, dtype, memory_format=torch.channels_last)
+
+
+def _flat(model: nn.Module) -> Tensor:
+    return flatten(p.detach() for p in trainable(model).values()).clone()
+
+
+def _restore(model: nn.Module, state: dict[str, Tensor]) -> None:
+    with torch.no_grad():
+        for name, value in model.state_dict().items():
+            value.copy_(state[name])
+
+
+def _code_version() -> dict[str, Any]:
+    """Commit of the checkout, and whether the library differs from it; None outside a checkout."""
+
+    def git(*arguments: str) -> str | None:
+        command = ["git", "-C", str(store.root()), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    try:
+        commit = git("rev-parse", "HEAD")
+        changes = git("status", "--porcelain", "--", "ijrlib")
+    except FileNotFoundError:
+        commit = changes = None
+    return {"commit": commit, "dirty": None if changes is None else bool(changes)}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc keep freed blocks instead of handing each large one back to the system.
+
+    Activations are freed and asked for again at every step; without this a third of the time on a CPU
+    goes into page faults.  Elsewhere than on glibc this does nothing.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    m_trim_threshold, m_mmap_max = -1, -4
+    mallopt = ctypes.CDLL(None).mallopt
+    mallopt(m_mmap_max, 0)
+    mallopt(m_trim_threshold, 2**31 - 1)
