@@ -1,0 +1,397 @@
+"""Matrix-free operators against dense autograd in float64, on small networks of each kind."""
+
+import copy
+import itertools
+
+import dense
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from ijrlib import operators
+
+LOSSES = ("cross_entropy", "squared")
+SYMMETRIC = {"hessian": operators.hessian, "gauss_newton": operators.gauss_newton}
+N = 7
+
+every_network = pytest.mark.parametrize("kind", dense.KINDS)
+every_loss = pytest.mark.parametrize("loss", LOSSES)
+both_operators = pytest.mark.parametrize("name", SYMMETRIC)
+
+
+def close(ours, expected):
+    """Equal up to the rounding of some thousand float64 operations, relative to the norm."""
+    scale = max(expected.norm().item(), 1e-3)
+    return ours.shape == expected.shape and (ours - expected).norm() < 1e4 * 2**-52 * scale
+
+
+def expected_matrix(name, model, loss, x, y):
+    if name == "hessian":
+        return dense.hessian(model, loss, x, y)
+    return dense.gauss_newton(model, loss, x)
+
+
+# --- the matrices --------------------------------------------------------------------------------
+
+
+@every_loss
+@every_network
+def test_hessian_products_are_those_of_the_dense_hessian(kind, loss):
+    model, (x, y) = dense.network(kind), dense.examples(N)
+    op = operators.hessian(model, operators.LOSSES[loss], (x, y))
+    assert close(dense.matrix(op), dense.hessian(model, loss, x, y))
+
+
+@every_loss
+@every_network
+def test_gauss_newton_products_are_those_of_the_mean_of_j_m_jt(kind, loss):
+    model, (x, y) = dense.network(kind), dense.examples(N)
+    op = operators.gauss_newton(model, operators.LOSSES[loss], (x, y))
+    assert close(dense.matrix(op), dense.gauss_newton(model, loss, x))
+
+
+@every_network
+def test_mean_jacobian_and_its_transpose_are_those_of_the_dense_jacobian(kind):
+    model, (x, _) = dense.network(kind), dense.examples(N)
+    expected = dense.jacobians(model, x).mean(0)
+    op = operators.mean_jacobian(model, x)
+    assert op.shape == expected.shape and op.T.shape == expected.T.shape
+    assert close(dense.matrix(op), expected)
+    assert close(dense.matrix(op.T), expected.T)
+    assert close(dense.matrix(op.T.T), expected)
+
+
+@every_network
+def test_the_gram_matrix_of_the_mean_jacobian_is_exact(kind):
+    model, (x, _) = dense.network(kind), dense.examples(N)
+    expected = dense.jacobians(model, x).mean(0)
+    assert close(operators.mean_jacobian_gram(model, x), expected.T @ expected)
+
+
+@every_network
+def test_jacobian_products_are_those_of_every_example(kind):
+    model, (x, _) = dense.network(kind), dense.examples(N)
+    jacobians = dense.jacobians(model, x)
+    v = torch.linspace(-1, 1, jacobians.shape[1], dtype=torch.float64)
+    z, products = operators.jacobian_products(model, x, v, chunk=3)
+    assert close(z, dense.logits(model, x, dense.parameters(model)))
+    assert close(products, v @ jacobians)
+
+
+@every_loss
+@every_network
+def test_loss_gradient_and_logits_are_those_of_autograd(kind, loss):
+    model, (x, y) = dense.network(kind), dense.examples(N)
+    value, gradient, z = operators.loss_and_gradient(model, operators.LOSSES[loss], (x, y), chunk=3)
+    expected = dense.logits(model, x, dense.parameters(model))
+    assert close(z, expected)
+    assert close(value, dense.loss(loss, expected, y))
+    assert close(gradient, dense.gradient(model, loss, x, y))
+
+
+@every_loss
+def test_hessian_equals_gauss_newton_where_logits_are_linear_in_the_parameters(loss):
+    model, data = dense.network("linear"), dense.examples(N)
+    h, g = (dense.matrix(op(model, operators.LOSSES[loss], data)) for op in SYMMETRIC.values())
+    assert close(h, g)
+
+
+@every_loss
+def test_the_logit_hessian_product_is_that_of_the_mean_loss(loss):
+    z = torch.linspace(-2, 3, 5 * dense.CLASSES, dtype=torch.float64).view(5, dense.CLASSES).cos()
+    u, y = z.sin(), torch.arange(5) % dense.CLASSES
+    ours = operators.logit_hessian_product(operators.LOSSES[loss], z, y, u)
+    expected = (dense.logit_hessians(loss, z) @ u[:, :, None]).squeeze(2) / 5
+    assert close(ours, expected)
+
+
+@both_operators
+@every_network
+def test_the_matrix_is_symmetric(kind, name):
+    model, data = dense.network(kind), dense.examples(N)
+    op = SYMMETRIC[name](model, operators.cross_entropy, data, chunk=3)
+    u, v = torch.randn(2, op.shape[0], dtype=torch.float64, generator=torch.Generator())
+    left, right = op @ u, op @ v
+    assert abs(left @ v - right @ u) < 1e4 * 2**-52 * left.norm() * v.norm()
+
+
+# --- chunks --------------------------------------------------------------------------------------
+
+
+@both_operators
+@every_network
+@pytest.mark.parametrize("chunk", [1, 3, N, 1000])
+def test_chunked_products_equal_those_of_the_full_batch(kind, name, chunk):
+    model, (x, y) = dense.network(kind), dense.examples(N)
+    op = SYMMETRIC[name](model, operators.cross_entropy, (x, y), chunk=chunk)
+    v = torch.linspace(-1, 1, op.shape[0], dtype=torch.float64)
+    assert close(op @ v, expected_matrix(name, model, "cross_entropy", x, y) @ v)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, N])
+def test_the_chunked_mean_jacobian_equals_that_of_the_full_batch(chunk):
+    model, (x, _) = dense.network("convolutional, tanh"), dense.examples(N)
+    expected = dense.jacobians(model, x).mean(0)
+    op = operators.mean_jacobian(model, x, chunk=chunk)
+    assert close(dense.matrix(op), expected)
+    assert close(dense.matrix(op.T), expected.T)
+    assert close(operators.mean_jacobian_gram(model, x, chunk=chunk), expected.T @ expected)
+
+
+def test_no_forward_pass_sees_more_than_a_chunk():
+    model, (x, y) = dense.network("convolutional, tanh"), dense.examples(N)
+    sizes = []
+    model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    v = torch.ones_like(dense.parameters(model))
+    for build in SYMMETRIC.values():
+        _ = build(model, operators.squared, (x, y), chunk=3) @ v
+    jacobian = operators.mean_jacobian(model, x, chunk=3)
+    _ = jacobian @ torch.ones(dense.CLASSES, dtype=torch.float64), jacobian.T @ v
+    operators.mean_jacobian_gram(model, x, chunk=3)
+    operators.loss_and_gradient(model, operators.squared, (x, y), chunk=3)
+    operators.jacobian_products(model, x, v, chunk=3)
+    assert set(sizes) == {1, 3}
+
+
+@both_operators
+@pytest.mark.parametrize("container", ["list", "generator", "loader"])
+def test_an_iterable_of_chunks_serves_as_data(name, container):
+    model, (x, y) = dense.network("fully connected, tanh"), dense.examples(N)
+    pairs = [(x[:2], y[:2]), (x[2:3], y[2:3]), (x[3:], y[3:])]
+    data = {
+        "list": pairs,
+        "generator": (pair for pair in pairs),
+        "loader": DataLoader(TensorDataset(x, y), batch_size=3),
+    }[container]
+    op = SYMMETRIC[name](model, operators.cross_entropy, data)
+    v = torch.linspace(-1, 1, op.shape[0], dtype=torch.float64)
+    expected = expected_matrix(name, model, "cross_entropy", x, y) @ v
+    assert close(op @ v, expected)
+    assert close(op @ v, expected)  # a generator is not used up
+
+
+def test_two_chunks_of_two_examples_are_not_taken_for_a_pair_of_tensors():
+    model, (x, y) = dense.network("fully connected, tanh"), dense.examples(4)
+    pairs = ((x[:2], y[:2]), (x[2:], y[2:]))
+    op = operators.hessian(model, operators.cross_entropy, pairs)
+    assert close(dense.matrix(op), dense.hessian(model, "cross_entropy", x, y))
+
+
+@every_network
+def test_the_cached_hessian_equals_the_fresh_one_product_after_product(kind):
+    model, (x, y) = dense.network(kind), dense.examples(N)
+    op = operators.hessian(model, operators.cross_entropy, (x, y), chunk=3, cache=True)
+    assert close(dense.matrix(op), dense.hessian(model, "cross_entropy", x, y))
+
+
+# --- models out of the ordinary ------------------------------------------------------------------
+
+
+@both_operators
+def test_frozen_parameters_are_no_part_of_theta(name):
+    model, (x, y) = dense.network("convolutional, tanh"), dense.examples(N)
+    next(model.parameters()).requires_grad_(False)
+    op = SYMMETRIC[name](model, operators.cross_entropy, (x, y))
+    expected = expected_matrix(name, model, "cross_entropy", x, y)
+    assert op.shape == expected.shape
+    assert close(dense.matrix(op), expected)
+
+
+@both_operators
+def test_a_shared_parameter_counts_once(name):
+    shared = nn.Linear(8, 8).double()
+    head = nn.Linear(8, dense.CLASSES).double()
+    model = nn.Sequential(nn.Flatten(), shared, nn.Tanh(), shared, nn.Tanh(), head)
+    x, y = dense.examples(N)
+
+    def logits(theta):  # written out, without functional_call
+        w, b, w2, b2 = theta.split([64, 8, 8 * dense.CLASSES, dense.CLASSES])
+        h = x.flatten(1)
+        for _ in range(2):
+            h = torch.tanh(h @ w.view(8, 8).T + b)
+        return h @ w2.view(dense.CLASSES, 8).T + b2
+
+    theta = dense.parameters(model)
+    j = torch.autograd.functional.jacobian(logits, theta).transpose(1, 2)
+    expected = {
+        "hessian": torch.autograd.functional.hessian(
+            lambda theta: dense.loss("cross_entropy", logits(theta), y), theta
+        ),
+        "gauss_newton": (
+            j @ dense.logit_hessians("cross_entropy", logits(theta)) @ j.transpose(1, 2)
+        ).mean(0),
+    }[name]
+    assert close(dense.matrix(SYMMETRIC[name](model, operators.cross_entropy, (x, y))), expected)
+
+
+@both_operators
+def test_a_parameter_that_the_logits_ignore_has_zero_rows(name):
+    model, (x, y) = dense.network("fully connected, tanh"), dense.examples(N)
+    expected = expected_matrix(name, model, "cross_entropy", x, y)
+    model.register_parameter("unused", nn.Parameter(torch.ones(2, dtype=torch.float64)))
+    matrix = dense.matrix(SYMMETRIC[name](model, operators.cross_entropy, (x, y)))
+    order = [*range(2, len(matrix)), 0, 1]  # the model's own parameters come first
+    assert close(matrix[order][:, order], nn.functional.pad(expected, (0, 2, 0, 2)))
+
+
+@both_operators
+def test_batch_statistics_of_a_model_in_training_mode_are_differentiated(name):
+    model, (x, y) = dense.network("batch normalization").train(), dense.examples(N)
+    op = SYMMETRIC[name](model, operators.cross_entropy, (x, y))
+    # J couples the examples of a batch here; H and J M Jᵀ summed over z's entries still hold
+    theta = dense.parameters(model)
+    j = torch.autograd.functional.jacobian(lambda t: dense.logits(model, x, t), theta)
+    m = torch.block_diag(*dense.logit_hessians("cross_entropy", dense.logits(model, x, theta)))
+    expected = {
+        "hessian": dense.hessian(model, "cross_entropy", x, y),
+        "gauss_newton": j.flatten(0, 1).T @ m @ j.flatten(0, 1) / N,
+    }[name]
+    assert close(dense.matrix(op), expected)
+
+
+def test_a_single_precision_product_agrees_up_to_single_rounding():
+    model, (x, y) = dense.network("convolutional, tanh"), dense.examples(N)
+    expected = dense.hessian(model, "cross_entropy", x, y)
+    op = operators.hessian(model.float(), operators.cross_entropy, (x.float(), y))
+    matrix = dense.matrix(op)
+    assert matrix.dtype == torch.float32
+    # some hundred operations of relative rounding 2^-24 each, accumulated without cancellation
+    assert (matrix - expected).norm() < 300 * 2**-24 * expected.norm()
+
+
+# --- nothing is left behind ----------------------------------------------------------------------
+
+
+def measure_everything(model, x, y):
+    """Use every operator once and return all numbers."""
+    v = torch.linspace(-1, 1, len(dense.parameters(model)), dtype=torch.float64)
+    u = torch.linspace(-1, 1, dense.CLASSES, dtype=torch.float64)
+    data, loss = (x, y), operators.cross_entropy
+    jacobian = operators.mean_jacobian(model, x, chunk=3)
+    return [
+        operators.hessian(model, loss, data, chunk=3) @ v,
+        operators.hessian(model, loss, data, chunk=3, cache=True) @ v,
+        operators.gauss_newton(model, loss, data, chunk=3) @ v,
+        jacobian @ u,
+        jacobian.T @ v,
+        operators.mean_jacobian_gram(model, x, chunk=3),
+        *operators.jacobian_products(model, x, v, chunk=3),
+        *operators.loss_and_gradient(model, loss, data, chunk=3),
+    ]
+
+
+def stochastic():
+    model = dense.network("batch normalization")
+    model.insert(5, nn.Dropout(0.5))  # before the head
+    return model
+
+
+@pytest.mark.parametrize("mode", ["train", "eval", "mixed"])
+def test_mode_gradients_buffers_parameters_and_random_state_are_left_as_they_were(mode):
+    model, (x, y) = stochastic(), dense.examples(N)
+    model.train(mode != "eval")
+    if mode == "mixed":
+        model[2].eval()
+    for i, parameter in enumerate(model.parameters()):
+        parameter.grad = torch.full_like(parameter, 7.0) if i % 2 else None
+    gradients = [parameter.grad for parameter in model.parameters()]
+    modes = [module.training for module in model.modules()]
+    state = copy.deepcopy(model.state_dict())
+    torch.manual_seed(3)
+    random = torch.random.get_rng_state()
+    measure_everything(model, x, y)
+    assert torch.equal(torch.random.get_rng_state(), random)
+    assert [module.training for module in model.modules()] == modes
+    for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+        assert parameter.requires_grad and parameter.grad is gradient
+        assert gradient is None or bool((gradient == 7).all())
+    after = model.state_dict()
+    assert after.keys() == state.keys()
+    assert all(torch.equal(after[key], state[key]) for key in state)
+
+
+def test_the_global_switch_of_gradients_is_neither_needed_nor_changed():
+    model, (x, y) = dense.network("convolutional, tanh"), dense.examples(N)
+    expected = measure_everything(model, x, y)
+    with torch.no_grad():
+        inside = measure_everything(model, x, y)
+        assert not torch.is_grad_enabled()
+    assert all(torch.equal(a, b) for a, b in zip(inside, expected, strict=True))
+
+
+def test_the_results_carry_no_graph():
+    model, (x, y) = dense.network("convolutional, tanh"), dense.examples(N)
+    assert not any(result.requires_grad for result in measure_everything(model, x, y))
+
+
+@both_operators
+def test_dropout_draws_the_same_mask_in_every_product_so_the_matrix_is_symmetric(name):
+    model = dense.network("fully connected, tanh")
+    model.insert(3, nn.Dropout(0.5))
+    model.train()
+    x, y = dense.examples(N)
+    op = SYMMETRIC[name](model, operators.cross_entropy, (x, y), chunk=3)
+    matrix = dense.matrix(op)
+    assert close(matrix, matrix.T)
+    torch.rand(5)
+    assert torch.equal(dense.matrix(op), matrix)
+    model.eval()
+    assert not close(matrix, expected_matrix(name, model, "cross_entropy", x, y))  # it did drop
+
+
+def test_dropout_masks_of_different_chunks_differ():
+    model = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(8, dense.CLASSES)).double()
+    x = torch.ones(6, 1, 2, 4, dtype=torch.float64)
+    v = torch.ones_like(dense.parameters(model))
+    _, products = operators.jacobian_products(model, x, v, chunk=1)
+    assert len(products.unique(dim=0)) > 1
+
+
+# --- bad input -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, -1])
+def test_a_vector_of_the_wrong_length_is_refused_with_both_shapes(size):
+    model, (x, y) = dense.network("linear"), dense.examples(N)
+    m = len(dense.parameters(model))
+    jacobian = operators.mean_jacobian(model, x)
+    squares = [op(model, operators.squared, (x, y)) for op in SYMMETRIC.values()]
+    for op, length in itertools.chain(((op, m) for op in [*squares, jacobian.T]), [(jacobian, 3)]):
+        with pytest.raises(ValueError, match=rf"\({length},\).*\({length + size},\)"):
+            _ = op @ torch.ones(length + size, dtype=torch.float64)
+
+
+@both_operators
+def test_inputs_and_labels_of_different_length_are_refused_with_both(name):
+    x, y = dense.examples(N)
+    with pytest.raises(ValueError, match=r"7.*6"):
+        SYMMETRIC[name](dense.network("linear"), operators.squared, (x, y[:-1]))
+
+
+@both_operators
+def test_empty_data_is_refused(name):
+    x, y = dense.examples(N)
+    for data in ((x[:0], y[:0]), [], iter(())):
+        with pytest.raises(ValueError, match="expected"):
+            SYMMETRIC[name](dense.network("linear"), operators.squared, data)
+    for inputs in (x[:0], []):
+        with pytest.raises(ValueError, match="expected"):
+            operators.mean_jacobian(dense.network("linear"), inputs)
+
+
+def test_a_model_without_trainable_parameters_is_refused():
+    model = dense.network("linear").requires_grad_(False)
+    with pytest.raises(ValueError, match="trainable parameters"):
+        operators.hessian(model, operators.squared, dense.examples(N))
+
+
+def test_logits_that_are_no_matrix_are_refused_with_their_shape():
+    with pytest.raises(ValueError, match=r"\(examples, classes\).*\(7, 1, 2, 3\)"):
+        operators.mean_jacobian(nn.Linear(4, 3).double(), dense.examples(N)[0])
+
+
+def test_parameters_of_two_precisions_are_refused():
+    model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2).double())
+    with pytest.raises(ValueError, match=r"float32.*float64|float64.*float32"):
+        operators.hessian(model, operators.squared, dense.examples(N))
