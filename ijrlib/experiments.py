@@ -52,11 +52,11 @@ GD_LAPTOP = RunConfig(
     measures={  # type: ignore[arg-type]
         "impurity": _every(GD_STEPS),
         "norms": _every(GD_STEPS),
-        "curvature": _every(GD_STEPS, 5),
+        "curvature": _every(GD_STEPS, 9),
         "accuracy": _every(GD_STEPS, 15),
-        "theorem_2": _every(GD_STEPS, 100),
+        "theorem_2": _every(GD_STEPS, 200),
         "logit_spectrum": _every(GD_STEPS, 50),
-        "algorithm_2": _every(GD_STEPS, 300),
+        "algorithm_2": _every(GD_STEPS, 600),
     },
 )
 GD_PAPER = GD_LAPTOP.replace(

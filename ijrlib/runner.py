@@ -104,7 +104,8 @@ def run(
         initial=start,
         desc=config.slug,
         unit="step",
-        mininterval=0.5 if sys.stderr.isatty() else 20.0,
+        mininterval=0.5 if sys.stderr.isatty() else 30.0,
+        miniters=1,
     )
     for step in steps:
         if not math.isfinite(step.loss):

@@ -21,7 +21,7 @@ from ijrlib.operators import (
     jacobian_products,
     trainable,
 )
-from ijrlib.spectra import top_eigenpair
+from ijrlib.spectra import jacobian_norm, top_eigenpair
 
 
 @dataclass(frozen=True)
@@ -92,13 +92,24 @@ def sharpness_bound(
     return SharpnessBound(pair.value, pair.residual, star, top, jacobian_sq, pair.vector)
 
 
-def jacobian_norms(model: nn.Module, x: Tensor, *, chunk: int = 8) -> Tensor:
-    """‖J_x‖ of each example, shape (N,), float64, from the C × C Gram matrix J_xᵀJ_x.
+DENSE_BYTES = 1 << 30
+"""Above this size of one example's Jacobian its norm comes from Golub–Kahan in place of the Gram matrix."""
 
-    Keeps ``chunk``·C·m numbers at a time.
+
+def jacobian_norms(model: nn.Module, x: Tensor, *, chunk: int = 8) -> Tensor:
+    """‖J_x‖ of each example, shape (N,), float64.
+
+    From the C × C Gram matrix J_xᵀJ_x, keeping ``chunk``·C·m numbers at a time; where a single Jacobian
+    is larger than ``DENSE_BYTES``, by Golub–Kahan bidiagonalization of each example, from below.
     """
     params = trainable(model)
     others = dict(model.named_buffers())
+    with torch.no_grad():
+        classes = model(x[:1]).shape[-1]
+    size = classes * sum(p.numel() * p.element_size() for p in params.values())
+    if size > DENSE_BYTES:
+        norms = [jacobian_norm(model, one[None], method="golub-kahan", rtol=1e-4) for one in x]
+        return torch.tensor(norms, dtype=torch.float64, device=x.device)
 
     def example(values: dict[str, Tensor], one: Tensor) -> Tensor:
         return functional_call(model, {**values, **others}, (one[None],))[0]

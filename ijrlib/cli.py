@@ -1,0 +1,150 @@
+"""``ijr``: verify the theorems, train the runs of a figure, list them, show the claims.
+
+Each command imports what it needs when it runs, so that ``ijr verify`` works without torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    help="Executable companion to 'Implicit Jacobian regularization weighted with impurity of "
+    "probability output'.",
+    pretty_exceptions_enable=False,
+)
+
+Scale = Annotated[str, typer.Option(help="smoke, laptop or paper")]
+RunsDir = Annotated[Path | None, typer.Option(help="where runs are kept (default: data/runs)")]
+
+
+@app.command()
+def verify(
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    seed: Annotated[int, typer.Option(help="of the probability vectors and networks")] = 0,
+) -> None:
+    """Check Theorems 1 and 2; exit 1 on a violation.
+
+    Theorem 1 on more than 100,000 probability vectors and, certified in exact arithmetic, on a sample;
+    Theorem 2 on the paper's networks (needs torch).
+    """
+    from ijrlib import theorems
+
+    checks = list(theorems.theorem_1_report(seed=seed))
+    try:
+        checks += theorems.theorem_2_report(seed=seed)
+        missing = None
+    except ModuleNotFoundError as error:
+        missing = error.name
+    passed = all(check.passed for check in checks)
+    if as_json:
+        document = {
+            "passed": passed,
+            "checks": [dataclasses.asdict(check) for check in checks],
+            "not_checked": [] if missing is None else [f"Theorem 2: needs {missing}"],
+        }
+        typer.echo(json.dumps(document, indent=1))
+    else:
+        _print_checks(checks)
+        if missing is not None:
+            typer.echo(f"Theorem 2: needs {missing}; not checked")
+        typer.echo("every statement holds" if passed else "VIOLATED: see the statements above")
+    raise typer.Exit(0 if passed else 1)
+
+
+def _print_checks(checks: list[Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("statement", "cases", "worst slack", "allowed", "where", "")
+    for check in checks:
+        table.add_row(
+            check.statement,
+            f"{check.cases:,}",
+            f"{check.slack:.3g}",
+            f"{-check.allowance:.3g}",
+            check.where,
+            "holds" if check.passed else "VIOLATED",
+        )
+    width = None if sys.stdout.isatty() else 160
+    Console(width=width).print(table)
+
+
+@app.command()
+def run(
+    figure: Annotated[str, typer.Argument(help="figure id, as printed by ijr list")],
+    scale: Scale = "laptop",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
+    seed: Annotated[int, typer.Option(help="added to the seeds of the figure's runs")] = 0,
+    runs_dir: RunsDir = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads (default: torch's)")] = None,
+) -> None:
+    """Train the runs of a figure that are not stored yet; a killed run goes on where it stopped."""
+    from ijrlib import experiments
+
+    with _clear_errors():
+        configs = experiments.configs(figure, scale, seed)
+        import torch
+
+        if threads is not None:
+            torch.set_num_threads(threads)
+        for done in experiments.runs(figure, scale, device, seed, runs_dir=runs_dir):
+            typer.echo(f"{done.provenance['status']}: {done.path}")
+    if not configs:
+        typer.echo(f"{figure} needs no run")
+
+
+@app.command("list")
+def list_(runs_dir: RunsDir = None) -> None:
+    """The figures, the runs they need at each scale, and which of them are stored."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from ijrlib import experiments, store
+
+    table = Table("figure", "scale", "run", "stored")
+    for figure in experiments.FIGURES:
+        for scale in experiments.SCALES:
+            for config in experiments.configs(figure, scale):
+                stored = (store.runs_dir(runs_dir) / config.name).is_dir()
+                table.add_row(figure, scale, config.name, "yes" if stored else "no")
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+
+
+@app.command()
+def claims(scale: Scale = "laptop", runs_dir: RunsDir = None) -> None:
+    """Each claim of the paper, what was measured, and the verdict."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from ijrlib import claims as room
+
+    with _clear_errors():
+        board = room.scoreboard(scale, runs_dir)
+    table = Table(*map(str, board.columns))
+    for row in board.itertuples(index=False):
+        table.add_row(*map(str, row))
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+class _clear_errors:
+    """Show an expected error as one line and exit 2; let everything else through."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, ValueError | FileNotFoundError | ModuleNotFoundError):
+            typer.echo(f"ijr: {error}", err=True)
+            raise typer.Exit(2) from None
+
+
+if __name__ == "__main__":
+    app()
