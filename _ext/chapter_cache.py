@@ -87,9 +87,7 @@ def execute_missing(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> 
             path, result = futures[future], future.result()
             if result.err is not None:
                 continue
-            bundle = CacheBundleIn(
-                result.nb, str(path), data={"execution_seconds": result.time}
-            )
+            bundle = CacheBundleIn(result.nb, str(path), data={"execution_seconds": result.time})
             cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
             logger.info("executed %s in %.1f s", path.relative_to(app.srcdir), result.time)
 

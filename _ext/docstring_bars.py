@@ -1,4 +1,4 @@
-"""Sphinx extension: read |B| in a docstring as a modulus, where reST would look for a substitution."""
+"""Sphinx extension: read |B| in a docstring as a modulus; reST would look for a substitution."""
 
 from __future__ import annotations
 

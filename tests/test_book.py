@@ -1,0 +1,126 @@
+"""The book as a whole: its sources keep the house rules; it builds without torch and warnings."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+CHAPTERS = sorted((ROOT / "chapters").rglob("*.ipynb"))
+MOST_LINES = 40
+RUN_PARAMETERS = {"scale", "device", "seed", "overrides", "runs_dir"}
+
+sys.path.append(str(ROOT / "_ext"))
+from chapter_cache import fingerprint  # noqa: E402
+
+WITH_RUNS = [path for path in CHAPTERS if "experiments.runs(" in path.read_text()]
+each_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+
+
+def code_cells(path):
+    return [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
+
+
+def toc_files():
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    return [toc["root"], *(c["file"] for part in toc["parts"] for c in part["chapters"])]
+
+
+def test_the_table_of_contents_lists_every_page_once():
+    pages = {*CHAPTERS, *(ROOT / "chapters").rglob("*.md")}
+    listed = toc_files()
+    assert sorted(listed) == sorted(str(p.relative_to(ROOT).with_suffix("")) for p in pages)
+
+
+@each_chapter
+def test_a_chapter_is_committed_without_results(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert "papermill" not in notebook.metadata
+    for cell in code_cells(path):
+        assert cell.outputs == [] and cell.execution_count is None
+
+
+@each_chapter
+def test_a_chapter_is_thin(path):
+    lines = 0
+    for cell in code_cells(path):
+        tree = ast.parse(cell.source)
+        defined = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+        assert not any(isinstance(node, defined) for node in ast.walk(tree))
+        imported = (ast.Import, ast.ImportFrom)
+        skip = {
+            line
+            for node in ast.walk(tree)
+            if isinstance(node, imported)
+            for line in range(node.lineno, node.end_lineno + 1)
+        }
+        for number, line in enumerate(cell.source.splitlines(), 1):
+            lines += bool(line.strip()) and not line.strip().startswith("#") and number not in skip
+    assert lines <= MOST_LINES
+
+
+@pytest.mark.parametrize("path", WITH_RUNS, ids=lambda path: path.stem)
+def test_a_chapter_that_uses_runs_takes_the_parameters_of_a_run(path):
+    cells = code_cells(path)
+    tagged = [c for c in cells if "parameters" in c.metadata.get("tags", [])]
+    assert len(tagged) == 1 and tagged[0] is cells[0]
+    targets = [t.id for node in ast.parse(tagged[0].source).body for t in node.targets]
+    assert set(targets) >= RUN_PARAMETERS
+
+
+@each_chapter
+def test_a_figure_has_alt_text_and_a_caption(path):
+    for cell in code_cells(path):
+        if re.search(r"^figures\.\w+\(", cell.source, re.MULTILINE):
+            shown = cell.metadata.get("mystnb", {})
+            assert shown.get("image", {}).get("alt"), f"{cell.id}: no alt text"
+            assert shown.get("figure", {}).get("caption"), f"{cell.id}: no caption"
+
+
+def test_sources_name_no_folder_of_a_machine():
+    tracked = subprocess.run(
+        ["git", "ls-files", "-z", "--", ".", ":!data/runs"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split("\0")
+    machine = re.compile(r"(?<![\w.])/(work|root|home|Users)/")
+    for name in filter(None, tracked):
+        path = ROOT / name
+        if path != Path(__file__) and path.suffix in {".py", ".md", ".ipynb", ".txt", ".toml"}:
+            assert not machine.search(path.read_text()), name
+
+
+def test_the_fingerprint_changes_with_library_and_runs_and_with_nothing_else(tmp_path):
+    for name in ("ijrlib/a.py", "data/runs/r/run.json", "pyproject.toml"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("1")
+    seen = {fingerprint(tmp_path)}
+    for name in ("chapters/c.ipynb", "ijrlib/__pycache__/a.pyc", "data/runs/.r/checkpoint.pt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("1")
+        assert fingerprint(tmp_path) in seen
+    for name in ("ijrlib/a.py", "data/runs/r/run.json", "pyproject.toml", "ijrlib/b.py"):
+        (tmp_path / name).write_text("2")
+        assert fingerprint(tmp_path) not in seen
+        seen.add(fingerprint(tmp_path))
+
+
+def test_the_book_builds_without_torch_and_without_warnings():
+    book = subprocess.run(["make", "book"], cwd=ROOT, capture_output=True, text=True)
+    assert book.returncode == 0, book.stdout[-4000:] + book.stderr[-4000:]
+    torch = subprocess.run(
+        [ROOT / ".venv-book/bin/python", "-c", "import torch"], cwd=ROOT, capture_output=True
+    )
+    assert torch.returncode != 0
+    for name in toc_files():
+        assert (ROOT / "_build/html" / f"{name}.html").is_file()

@@ -1,0 +1,136 @@
+"""The import order of the library: one way only, and no torch where the book is built."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ijrlib
+
+PACKAGE = Path(ijrlib.__file__).parent
+
+# room: the rooms it may import; what these may import is allowed as well
+EDGES = {
+    "logits": {"secular_equation"},
+    "secular_equation": set(),
+    "config": set(),
+    "networks": set(),
+    "datasets": set(),
+    "operators": {"logits"},
+    "spectra": {"operators"},
+    "power_iteration": {"logits"},
+    "sharpness_bound": {"logits", "operators", "spectra"},
+    "theorems": {"logits", "sharpness_bound"},
+    "training": {"config", "operators"},
+    "measures": {"logits", "operators", "spectra", "sharpness_bound"},
+    "store": {"config"},
+    "experiments": {"config", "store"},
+    "runner": {"config", "datasets", "networks", "measures", "training", "store"},
+    "criteria": {"store"},
+    "live_checks": {"criteria", "power_iteration", "theorems"},
+    "claim_table": {"criteria", "live_checks"},
+    "claims": {"claim_table", "experiments"},
+    "figures": {"logits"},
+    "report": {"claims", "experiments"},
+    "cli": None,  # everything
+}
+# imported inside the function that needs it, so that the module itself stays free of torch
+LATE = {("experiments", "runner"), ("theorems", "sharpness_bound")}
+TORCH_FREE = [
+    "logits",
+    "config",
+    "store",
+    "experiments",
+    "claims",
+    "figures",
+    "report",
+    "theorems",
+    "cli",
+]
+
+
+def rooms() -> list[str]:
+    return sorted(p.stem for p in PACKAGE.glob("*.py") if p.stem != "__init__")
+
+
+def imports(room: str) -> set[tuple[str, bool]]:
+    """Rooms that a room imports, each with whether the import is inside a function."""
+    tree = ast.parse((PACKAGE / f"{room}.py").read_text())
+    late = {
+        id(node)
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef)
+        for node in ast.walk(function)
+    }
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            module = ("ijrlib." if node.level else "") + (node.module or "")
+            names = [f"{module.rstrip('.')}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        for name in names:
+            package, _, rest = name.partition(".")
+            if package == "ijrlib" and rest.split(".")[0] in EDGES:
+                found.add((rest.split(".")[0], id(node) in late))
+    return found
+
+
+def reachable(room: str) -> set[str]:
+    direct = EDGES[room]
+    if direct is None:
+        return set(EDGES) - {room}
+    return direct.union(*(reachable(other) for other in direct))
+
+
+def test_every_room_is_in_the_table_and_every_row_of_the_table_is_a_room():
+    assert rooms() == sorted(EDGES)
+
+
+@pytest.mark.parametrize("room", rooms())
+def test_a_room_imports_only_what_the_design_allows(room):
+    for other, late in imports(room):
+        assert other in reachable(room) or (late and (room, other) in LATE), (
+            f"{room} imports {other}: not in the design's import order"
+        )
+
+
+def test_the_allowed_edges_form_no_cycle():
+    for room, direct in EDGES.items():
+        assert direct is None or room not in reachable(room)
+
+
+def test_an_unlisted_edge_would_be_noticed():
+    assert "runner" not in reachable("training") and "theorems" not in reachable("logits")
+    assert ("config", False) in imports("store") and ("runner", True) in imports("experiments")
+
+
+def run_without_torch(code: str) -> subprocess.CompletedProcess:
+    """Run code in an interpreter where importing torch or anything of it fails."""
+    blocked = "import sys; sys.modules.update(dict.fromkeys(['torch', 'jaxtyping', 'sklearn']))\n"
+    return subprocess.run(
+        [sys.executable, "-c", blocked + code], capture_output=True, text=True, cwd=PACKAGE.parent
+    )
+
+
+def test_the_block_on_torch_blocks():
+    assert run_without_torch("import ijrlib.operators").returncode != 0
+
+
+def test_rooms_that_the_book_needs_import_without_torch():
+    names = ", ".join(f"ijrlib.{room}" for room in TORCH_FREE)
+    done = run_without_torch(f"import {names}")
+    assert done.returncode == 0, done.stderr
+
+
+def test_importing_the_package_alone_imports_nothing_heavy():
+    heavy = ["torch", "numpy", "matplotlib", "pandas", "scipy"]
+    code = f"import sys, ijrlib; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent, check=True
+    )
+    assert done.stdout.strip() == "[]"
