@@ -77,11 +77,13 @@ def run(
     recorder = _Recorder(config)
     memory: dict[str, Tensor] = {}
     start, resumed, spent = 0, 0, 0.0
+    versions = [_code_version()]
     if saved is not None:
         _restore(model, saved["state"])
         recorder.restore(saved["rows"], saved["arrays"])
         memory = {name: value.to(target) for name, value in saved["memory"].items()}
         start, resumed, spent = saved["step"], saved["resumed"] + 1, saved["seconds"]
+        versions = saved["versions"] + [v for v in versions if v != saved["versions"][-1]]
 
     began = time.monotonic()
     written = began
@@ -122,6 +124,7 @@ def run(
                     k: [(t, torch.from_numpy(a)) for t, a in v] for k, v in recorder.arrays.items()
                 },
                 resumed=resumed,
+                versions=versions,
                 seconds=spent + time.monotonic() - began,
             )
             written = time.monotonic()
@@ -143,7 +146,8 @@ def run(
         "status": "complete" if diverged_at is None else "diverged",
         "diverged_at": diverged_at,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        **_code_version(),
+        **versions[-1],
+        "earlier_versions": versions[:-1],
         "python": platform.python_version(),
         "packages": {p: v for p in PACKAGES if (v := _version(p))},
         "device": torch.cuda.get_device_name(target) if target.type == "cuda" else "cpu",
