@@ -15,7 +15,7 @@ from ijrlib import store
 from ijrlib.config import RunConfig
 
 SCALES = ("smoke", "laptop", "paper")
-SMOKE_STEPS = 24
+SMOKE_STEPS = 12
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ SGD_LAPTOP = RunConfig(
     lr=0.04,
     steps=SGD_STEPS,
     batch_size=128,
-    probe=500,
+    probe=250,
     test_examples=2000,
     measures={  # type: ignore[arg-type]
         "impurity": _every(SGD_STEPS, 5),
@@ -161,11 +161,11 @@ def smoke(config: RunConfig) -> RunConfig:
 
     return config.replace(
         dataset="digits",
-        examples=48,
+        examples=32,
         steps=SMOKE_STEPS,
-        batch_size=None if config.batch_size is None else max(1, min(16, config.batch_size)),
-        probe=24,
-        test_examples=min(config.test_examples, 48),
+        batch_size=None if config.batch_size is None else min(8, config.batch_size),
+        probe=16,
+        test_examples=min(config.test_examples, 32),
         measures={name: [window(*w) for w in windows] for name, windows in config.measures},
     )
 
