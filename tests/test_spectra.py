@@ -1,0 +1,452 @@
+"""Eigensolver and norms against dense decompositions in float64."""
+
+import copy
+import itertools
+
+import dense
+import pytest
+import torch
+from torch import nn
+
+from ijrlib import operators, spectra
+
+EPS = 2**-52
+
+
+class Counted:
+    """A symmetric matrix that counts its products."""
+
+    def __init__(self, matrix):
+        self.matrix, self.shape, self.products = matrix, matrix.shape, 0
+        self.dtype, self.device = matrix.dtype, matrix.device
+
+    def __matmul__(self, v):
+        self.products += 1
+        return self.matrix @ v
+
+
+def symmetric(values, seed=0):
+    """A dense symmetric matrix with the given eigenvalues and a random eigenbasis."""
+    values = torch.as_tensor(values, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(len(values), len(values), dtype=torch.float64, generator=generator)
+    basis, _ = torch.linalg.qr(noise)
+    matrix = basis * values @ basis.T
+    return (matrix + matrix.T) / 2
+
+
+def bulk(*outliers, size=200):
+    """Outliers over a bulk of small eigenvalues of both signs, as early in training."""
+    return torch.cat([torch.tensor(outliers).double(), torch.linspace(-0.5, 0.5, size).double()])
+
+
+SPECTRA = {
+    "outliers": bulk(5.0, 3.0, 2.0),
+    "the most negative is larger in magnitude": bulk(2.0, -50.0, -20.0),
+    "the most negative is as large": bulk(2.0, -2.0),
+    "negative definite": -torch.linspace(1, 100, 100).double(),
+    "top nearly twofold": bulk(5.0, 4.999),
+    "top threefold": bulk(5.0, 5.0, 5.0),
+    "no gap": torch.linspace(-1, 1, 300).double(),
+    "rank one": torch.tensor([4.0] + [0.0] * 50).double(),
+    "rank one, negative": torch.tensor([-4.0] + [0.0] * 50).double(),
+    "identity": torch.ones(30).double(),
+    "two by two": torch.tensor([1.0, -3.0]).double(),
+    "tiny": 1e-30 * bulk(5.0, 3.0),
+    "huge": 1e30 * bulk(5.0, 3.0),
+}
+every_spectrum = pytest.mark.parametrize("name", SPECTRA)
+
+
+def true_residual(matrix, pair):
+    return (matrix @ pair.vector - pair.value * pair.vector).norm().item()
+
+
+# --- the top eigenpair ---------------------------------------------------------------------------
+
+
+@every_spectrum
+@pytest.mark.parametrize("rtol", [1e-2, 1e-6])
+def test_the_largest_algebraic_eigenvalue_is_found_and_certified(name, rtol):
+    values = SPECTRA[name]
+    matrix = symmetric(values)
+    largest, size = values.max().item(), values.abs().max().item()
+    pair = spectra.top_eigenpair(matrix, rtol=rtol)
+    rounding = 100 * EPS * size  # products and projections of a few hundred terms
+    assert pair.converged
+    assert abs(pair.vector.norm() - 1) < 1e-14
+    # the certificate: a Rayleigh quotient is at most the top value, and some eigenvalue is near
+    assert pair.value <= largest + rounding
+    assert abs(pair.value - values).min() <= pair.residual * abs(pair.value) + rounding
+    # the pair is the top one: what lies within the residual of it touches the top
+    assert largest - pair.value <= rtol * abs(largest) + rounding
+
+
+@every_spectrum
+@pytest.mark.parametrize("rtol", [1e-1, 1e-2, 1e-6])
+def test_the_residual_is_that_of_the_pair_returned(name, rtol):
+    matrix = symmetric(SPECTRA[name])
+    size = SPECTRA[name].abs().max().item()
+    pair = spectra.top_eigenpair(matrix, rtol=rtol)
+    rounding = 100 * EPS * size
+    scale = abs(pair.value) if abs(pair.value) > rounding else 1.0
+    assert abs(pair.residual * (abs(pair.value) or 1.0) - true_residual(matrix, pair)) < rounding
+    assert abs(pair.value - pair.vector @ matrix @ pair.vector) < rounding
+    assert pair.residual * (abs(pair.value) or 1.0) <= max(rtol * scale, rounding)
+
+
+@every_spectrum
+@pytest.mark.parametrize("rtol", [1e-2, 1e-6])
+def test_the_number_of_products_is_the_number_spent(name, rtol):
+    op = Counted(symmetric(SPECTRA[name]))
+    assert spectra.top_eigenpair(op, rtol=rtol).products == op.products
+
+
+def test_the_solver_restarts_when_its_basis_is_full_and_still_converges():
+    values = torch.linspace(-1, 1, 400).double()
+    pair = spectra.top_eigenpair(symmetric(values), rtol=1e-8, max_products=2000)
+    assert pair.products > 2 * spectra.BASIS
+    assert pair.converged and abs(pair.value - 1) < 1e-8
+
+
+def test_too_few_products_return_the_best_pair_with_its_true_residual_not_converged():
+    matrix = symmetric(torch.linspace(-1, 1, 300))
+    op = Counted(matrix)
+    pair = spectra.top_eigenpair(op, rtol=1e-8, max_products=10)
+    assert pair.products == op.products == 10
+    assert not pair.converged and pair.residual > 1e-8
+    assert abs(pair.residual * pair.value - true_residual(matrix, pair)) < 100 * EPS
+
+
+def test_a_known_eigenvector_is_certified_by_one_product():
+    matrix = symmetric(bulk(5.0, 3.0))
+    exact = torch.linalg.eigh(matrix).eigenvectors[:, -1]
+    pair = spectra.top_eigenpair(matrix, v0=3 * exact)
+    assert pair.products == 1 and pair.converged
+    assert abs(pair.value - 5) < 1e-12
+
+
+@pytest.mark.parametrize("step", [1e-3, 1e-2])
+def test_a_warm_start_from_a_nearby_matrix_needs_fewer_products(step):
+    values = bulk(5.0, 4.5, -6.0)
+    matrix = symmetric(values)
+    nearby = matrix + step * symmetric(values, seed=1)
+    before = spectra.top_eigenpair(matrix, rtol=1e-4)
+    cold = spectra.top_eigenpair(nearby, rtol=1e-4)
+    warm = spectra.top_eigenpair(nearby, v0=before.vector, rtol=1e-4)
+    assert warm.products < cold.products
+    assert abs(warm.value - cold.value) <= 1e-4 * 5
+
+
+def test_several_start_vectors_are_used_in_turn():
+    matrix = symmetric(bulk(5.0, 3.0))
+    vectors = torch.linalg.eigh(matrix).eigenvectors
+    bottom_and_top = vectors[:, [100, -1]] + vectors[:, [-1, 100]] * 0.1
+    pair = spectra.top_eigenpair(matrix, v0=bottom_and_top, rtol=1e-6)
+    assert pair.products == 2 and abs(pair.value - 5) < 1e-12
+    many = torch.randn(len(matrix), 60, dtype=torch.float64, generator=torch.Generator())
+    assert abs(spectra.top_eigenpair(matrix, v0=many, rtol=1e-6).value - 5) < 1e-10
+
+
+def test_a_start_at_a_lower_eigenvector_is_certified_there_and_only_a_cold_start_tells():
+    matrix = symmetric(bulk(5.0, 3.0))
+    second = torch.linalg.eigh(matrix).eigenvectors[:, -2]
+    warm, cold = spectra.top_eigenpair(matrix, v0=second), spectra.top_eigenpair(matrix)
+    assert warm.converged and abs(warm.value - 3) < 1e-12
+    assert cold.converged and abs(cold.value - 5) < 1e-2
+
+
+def test_the_zero_operator_has_the_eigenvalue_zero():
+    pair = spectra.top_eigenpair(torch.zeros(20, 20, dtype=torch.float64))
+    assert (pair.value, pair.residual, pair.converged) == (0.0, 0.0, True)
+    assert abs(pair.vector.norm() - 1) < 1e-14
+
+
+@pytest.mark.parametrize("value", [3.0, 0.0, -3.0])
+def test_a_one_by_one_operator_is_its_entry(value):
+    pair = spectra.top_eigenpair(torch.tensor([[value]], dtype=torch.float64))
+    assert (pair.value, pair.residual, pair.products) == (value, 0.0, 1)
+
+
+@pytest.mark.parametrize("entry", [float("nan"), float("inf")])
+def test_an_operator_that_is_not_finite_is_never_certified(entry):
+    matrix = symmetric(bulk(5.0, 3.0))
+    matrix[3, 3] = entry
+    assert not spectra.top_eigenpair(matrix).converged
+
+
+def test_a_single_precision_operator_is_solved_to_single_precision():
+    values = bulk(5.0, 3.0)
+    matrix = symmetric(values).float()
+    pair = spectra.top_eigenpair(matrix, rtol=1e-12)
+    assert pair.vector.dtype == torch.float32 and pair.converged
+    # forming the matrix: an error of 2^-24 in each entry, at most 2^-24 ‖A‖_F
+    assert abs(pair.value - 5) < 2**-24 * (matrix.norm() + 10 * 5)
+
+
+def test_the_random_start_depends_on_the_seed_only():
+    matrix = symmetric(bulk(5.0, 3.0))
+    state = torch.random.get_rng_state()
+    first, second, other = (spectra.top_eigenpair(matrix, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert torch.equal(first.vector, second.vector)
+    assert not torch.equal(first.vector, other.vector)
+
+
+# --- several eigenpairs --------------------------------------------------------------------------
+
+
+@every_spectrum
+def test_the_k_largest_algebraic_eigenpairs_come_largest_first(name):
+    values = SPECTRA[name].sort(descending=True).values
+    matrix = symmetric(values)
+    op = Counted(matrix)
+    k = min(4, len(values))
+    pairs = spectra.top_eigenpairs(op, k, rtol=1e-6)
+    rounding = 100 * EPS * values.abs().max()
+    for pair, value in zip(pairs, values[:k].tolist(), strict=True):
+        assert pair.converged and pair.products == op.products
+        assert abs(pair.value - value) <= 1e-6 * abs(value) + rounding
+        expected = abs(pair.residual * (abs(pair.value) or 1.0) - true_residual(matrix, pair))
+        assert expected < rounding
+    vectors = torch.stack([pair.vector for pair in pairs])
+    assert (vectors @ vectors.T - torch.eye(k)).abs().max() < 1e-10
+
+
+@pytest.mark.parametrize("rtol", [1e-2, 1e-6])
+def test_a_multiple_eigenvalue_is_found_as_often_as_it_occurs(rtol):
+    outliers = torch.tensor([5.0, 5.0, 3.0, 2.0])
+    matrix = symmetric(torch.cat([outliers, torch.linspace(-0.1, 0.1, 196)]))
+    for seed in range(10):
+        pairs = spectra.top_eigenpairs(matrix, 3, rtol=rtol, seed=seed)
+        found = torch.tensor([pair.value for pair in pairs])
+        assert ((outliers[:3] - found).abs() <= rtol * outliers[:3]).all()
+
+
+def test_all_eigenpairs_of_a_small_matrix_are_found():
+    values = torch.tensor([4.0, 1.0, 1.0, 0.0, -7.0])
+    pairs = spectra.top_eigenpairs(symmetric(values), 5, rtol=1e-10)
+    assert torch.allclose(torch.tensor([p.value for p in pairs]), values, rtol=0, atol=1e-6)
+
+
+# --- operators of networks -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "squared"])
+@pytest.mark.parametrize("kind", dense.KINDS)
+def test_sharpness_is_the_largest_eigenvalue_of_the_dense_hessian(kind, loss):
+    model, (x, y) = dense.network(kind), dense.examples(7)
+    values = torch.linalg.eigvalsh(dense.hessian(model, loss, x, y))
+    op = operators.hessian(model, operators.LOSSES[loss], (x, y), chunk=3)
+    pair = spectra.top_eigenpair(op, rtol=1e-6)
+    assert abs(pair.value - values[-1]) <= 1e-6 * values[-1]
+    g = operators.gauss_newton(model, operators.LOSSES[loss], (x, y), chunk=3)
+    expected = torch.linalg.eigvalsh(dense.gauss_newton(model, loss, x))[-1]
+    assert abs(spectra.top_eigenpair(g, rtol=1e-6).value - expected) <= 1e-6 * expected
+
+
+@pytest.mark.parametrize("kind", dense.KINDS)
+@pytest.mark.parametrize("method", ["auto", "exact", "golub-kahan"])
+def test_jacobian_norm_is_the_largest_singular_value_of_the_dense_mean_jacobian(kind, method):
+    model, (x, _) = dense.network(kind), dense.examples(7)
+    norm = torch.linalg.svdvals(dense.jacobians(model, x).mean(0))[0]
+    # a residual of 1e-10 of the squared norm; with three classes the solver ends there or exactly
+    for data in (x, x.split(3)):
+        ours = spectra.jacobian_norm(model, data, method=method, rtol=1e-10)
+        assert abs(ours - norm) <= 1e-10 * norm
+
+
+@pytest.mark.parametrize("method", ["auto", "exact", "golub-kahan", "power"])
+def test_jacobian_norm_takes_a_generator_of_chunks(method):
+    model, (x, _) = dense.network("fully connected, tanh"), dense.examples(7)
+    expected = spectra.jacobian_norm(model, x.split(3), method=method)
+    assert spectra.jacobian_norm(model, iter(x.split(3)), method=method) == expected
+
+
+@pytest.mark.parametrize("kind", ["fully connected, tanh", "convolutional, ReLU", "residual"])
+def test_jacobian_norm_by_algorithm_2_stops_near_the_largest_singular_value(kind):
+    model, (x, _) = dense.network(kind), dense.examples(7)
+    first, second, _ = torch.linalg.svdvals(dense.jacobians(model, x).mean(0)).tolist()
+    ours = spectra.jacobian_norm(model, x, method="power", rtol=1e-5)
+    # what is missing shrinks by q = (second / first)^4 a step in the end, so a step of 1e-5 leaves
+    # q / (1 - q) of it; twice that for the steps before the end
+    q = (second / first) ** 4
+    assert 0 <= first - ours <= 2 * q / (1 - q) * 1e-5 * first
+
+
+class ManyClasses(nn.Module):
+    """Logits W tanh(Vx) of 40 classes."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(8, 5), nn.Tanh(), nn.Linear(5, 40))
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+def test_many_classes_take_golub_kahan_and_fewer_passes_than_classes():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = ManyClasses().double()
+    x, _ = dense.examples(7)
+    expected = torch.linalg.svdvals(dense.jacobians(model, x).mean(0))[0]
+    passes = []
+    model.register_forward_hook(lambda *_: passes.append(1))
+    norm = spectra.jacobian_norm(model, x)
+    assert len(passes) < 40
+    # relative residual 1e-3 of the squared norm bounds its relative error, the norm's is half
+    assert abs(norm - expected) < 1e-3 / 2 * expected
+
+
+def test_a_model_whose_logits_do_not_move_has_jacobian_norm_zero():
+    class Constant(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(4, 3, dtype=torch.float64))
+
+        def forward(self, x):
+            return x.flatten(1)[:, :4] * 0 @ self.weight
+
+    x, _ = dense.examples(3)
+    for method in ("exact", "golub-kahan", "power"):
+        assert spectra.jacobian_norm(Constant(), x, method=method) == 0
+
+
+def test_algorithm_2_rises_to_the_norm_and_never_above():
+    model, (x, _) = dense.network("convolutional, tanh"), dense.examples(7)
+    norm = torch.linalg.svdvals(dense.jacobians(model, x).mean(0))[0].item()
+    values = spectra.algorithm_2(operators.mean_jacobian(model, x), rtol=1e-8)
+    assert len(values) > 2
+    assert all(b >= a * (1 - 10 * EPS) for a, b in itertools.pairwise(values))
+    assert values[-1] <= norm * (1 + 100 * EPS)
+    assert abs(values[-1] - values[-2]) <= 1e-8 * values[-1]
+
+
+# --- the methods for comparison ------------------------------------------------------------------
+
+
+def test_power_iteration_finds_the_eigenvalue_of_largest_magnitude():
+    for values, expected in ((bulk(5.0, 3.0), 5.0), (bulk(2.0, -50.0), -50.0)):
+        op = Counted(symmetric(values))
+        pair = spectra.top_eigenpair(op, rtol=1e-6, method="power", max_products=200)
+        assert abs(pair.value - expected) <= 1e-6 * abs(expected)
+        assert pair.products == op.products
+        assert abs(pair.residual * abs(pair.value) - true_residual(op.matrix, pair)) < 1e-12
+
+
+def test_power_iteration_that_runs_out_of_products_says_so():
+    pair = spectra.top_eigenpair(symmetric(bulk(2.0, -2.0)), method="power", max_products=50)
+    assert not pair.converged and pair.products == 50 and pair.residual > 1e-2
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+@pytest.mark.parametrize("kind", ["fully connected, tanh", "convolutional, tanh", "residual"])
+def test_pyhessian_agrees_where_the_top_eigenvalue_is_the_largest_in_magnitude(kind, parts):
+    pytest.importorskip("pyhessian")
+    model, (x, y) = dense.network(kind), dense.examples(6)
+    x = x + 2  # a mean away from zero sets one eigenvalue apart
+    matrix = dense.hessian(model, "cross_entropy", x, y)
+    magnitudes = torch.linalg.eigvalsh(matrix).abs().sort().values
+    second, first = magnitudes[-2:].tolist()
+    op = operators.hessian(model, operators.cross_entropy, (x, y), chunk=6 // parts)
+    torch.manual_seed(0)
+    pair = spectra.top_eigenpair(op, method="pyhessian")
+    ours = spectra.top_eigenpair(op, rtol=1e-6)
+    error = pair.residual * pair.value
+    assert abs(error - true_residual(matrix, pair)) < 1e-6 * first  # its vector is float32
+    # an eigenvalue lies within the residual; beyond the middle of the two, it is the first
+    assert pair.value > (first + second) / 2
+    assert abs(pair.value - first) <= error + 1e-6 * first
+    assert abs(pair.value - ours.value) <= error + 2e-6 * first
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_pyhessians_products_are_counted_and_one_of_ours_for_the_residual(parts):
+    pytest.importorskip("pyhessian")
+    model, (x, y) = dense.network("fully connected, tanh"), dense.examples(6)
+    calls = []
+
+    def loss(z, y):
+        calls.append(len(y))
+        return operators.cross_entropy(z, y)
+
+    op = operators.hessian(model, loss, (x, y), chunk=6 // parts)
+    pair = spectra.top_eigenpair(op, method="pyhessian")
+    assert pair.products * parts == len(calls) > 3 * parts  # a product is a loss of each chunk
+
+
+def test_no_method_leaves_a_trace_on_model_or_random_state():
+    pytest.importorskip("pyhessian")
+    model, (x, y) = dense.network("batch normalization"), dense.examples(6)
+    model.insert(5, nn.Dropout(0.5))
+    model.train()
+    model.get_submodule("2").eval()
+    for i, parameter in enumerate(model.parameters()):
+        parameter.grad = torch.full_like(parameter, 7.0) if i % 2 else None
+    gradients = [parameter.grad for parameter in model.parameters()]
+    modes = [module.training for module in model.modules()]
+    state = copy.deepcopy(model.state_dict())
+    random = torch.random.get_rng_state()
+    op = operators.hessian(model, operators.cross_entropy, (x, y))
+    for method in ("lanczos", "power", "pyhessian"):
+        spectra.top_eigenpair(op, method=method, max_products=20)
+    for method in ("exact", "golub-kahan", "power"):
+        spectra.jacobian_norm(model, x, method=method)
+    assert torch.equal(torch.random.get_rng_state(), random)
+    assert [module.training for module in model.modules()] == modes
+    for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+        assert parameter.requires_grad and parameter.grad is gradient
+        assert gradient is None or bool((gradient == 7).all())
+    after = model.state_dict()
+    assert all(torch.equal(after[key], state[key]) for key in state)
+
+
+# --- bad input -----------------------------------------------------------------------------------
+
+
+def test_an_unknown_method_is_refused_with_the_valid_ones():
+    matrix = torch.eye(3)
+    with pytest.raises(ValueError, match=r"lanczos, power, pyhessian.*'lobpcg'"):
+        spectra.top_eigenpair(matrix, method="lobpcg")
+    model, (x, _) = dense.network("linear"), dense.examples(3)
+    with pytest.raises(ValueError, match=r"auto, exact, golub-kahan or power.*'svd'"):
+        spectra.jacobian_norm(model, x, method="svd")
+
+
+def test_an_operator_that_is_not_square_is_refused_with_its_shape():
+    with pytest.raises(ValueError, match=r"\(m, m\).*\(3, 2\)"):
+        spectra.top_eigenpair(torch.ones(3, 2))
+
+
+@pytest.mark.parametrize("v0", [torch.zeros(4), torch.full((4,), float("nan"))])
+def test_a_start_vector_that_is_zero_or_not_finite_is_refused(v0):
+    with pytest.raises(ValueError, match="finite vector other than zero"):
+        spectra.top_eigenpair(torch.eye(4), v0=v0)
+
+
+@pytest.mark.parametrize("method", ["lanczos", "power"])
+def test_a_start_vector_of_the_wrong_length_is_refused_with_both(method):
+    with pytest.raises(ValueError, match=r"\(4,\).*\(5,\)"):
+        spectra.top_eigenpair(torch.eye(4), v0=torch.ones(5), method=method)
+
+
+@pytest.mark.parametrize("k", [0, 5])
+def test_more_eigenpairs_than_there_are_is_refused(k):
+    with pytest.raises(ValueError, match=rf"1 to 4, got {k}"):
+        spectra.top_eigenpairs(torch.eye(4), k)
+
+
+def test_a_start_vector_of_another_precision_is_refused_or_converted():
+    matrix = symmetric(bulk(5.0, 3.0))
+    try:
+        pair = spectra.top_eigenpair(matrix, v0=torch.ones(len(matrix)), rtol=1e-9)
+    except ValueError as error:
+        assert "float32" in str(error) and "float64" in str(error)
+    else:
+        assert pair.vector.dtype == torch.float64 and abs(pair.value - 5) < 1e-8
+
+
+def test_pyhessian_refuses_an_operator_without_a_model():
+    with pytest.raises(ValueError, match=r"ijrlib\.operators\.hessian"):
+        spectra.top_eigenpair(torch.eye(4), method="pyhessian")
