@@ -1,4 +1,5 @@
-"""Executable companion to *Implicit Jacobian regularization weighted with impurity of probability output*.
+"""Executable companion to *Implicit Jacobian regularization weighted with impurity of probability
+output* (Lee, Park, Lee).
 
 One module per concept; see ``chapters/api.md`` for the map.  Importing the package imports none of
 them, and so neither torch nor matplotlib.

@@ -32,8 +32,8 @@ def verify(
 ) -> None:
     """Check Theorems 1 and 2; exit 1 on a violation.
 
-    Theorem 1 on more than 100,000 probability vectors and, certified in exact arithmetic, on a sample;
-    Theorem 2 on the paper's networks (needs torch).
+    Theorem 1 on more than 100,000 probability vectors and, certified in exact arithmetic, on a
+    sample; Theorem 2 on the paper's networks (needs torch).
     """
     from ijrlib import theorems
 

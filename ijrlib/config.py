@@ -1,8 +1,8 @@
 """The configuration of one training run: frozen, validated, with a canonical JSON and a hash.
 
 A run is named by what it is: ``RunConfig.name`` is a readable slug followed by the hash of the
-canonical JSON.  The canonical JSON leaves out every field that stands at its default, so that a field
-added later (with a default that means "as before") renames no stored run.
+canonical JSON.  The canonical JSON leaves out every field that stands at its default, so that a
+field added later (with a default that means "as before") renames no stored run.
 """
 
 from __future__ import annotations
@@ -48,8 +48,9 @@ Window = tuple[int, int, int]
 class RunConfig:
     """Everything that decides the numbers of a run, and nothing else.
 
-    The update is θ(t+1) = θ(t) − η g_B(θ(t)) (Eq 34): full-batch gradient descent where ``batch_size``
-    is None, otherwise SGD over shuffled epochs, the last incomplete batch of an epoch dropped.
+    The update is θ(t+1) = θ(t) − η g_B(θ(t)) (Eq 34): full-batch gradient descent where
+    ``batch_size`` is None, otherwise SGD over shuffled epochs, the last incomplete batch of an
+    epoch dropped.
 
     Attributes:
         dataset: one of ``DATASETS``.
@@ -100,7 +101,8 @@ class RunConfig:
             _integer("batch_size", self.batch_size, at_least=1)
             if self.batch_size > self.examples:
                 raise ValueError(
-                    f"batch_size: expected at most examples = {self.examples}, got {self.batch_size}"
+                    f"batch_size: expected at most examples = {self.examples}, "
+                    f"got {self.batch_size}"
                 )
         if self.probe > self.examples:
             raise ValueError(

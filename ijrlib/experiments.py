@@ -39,7 +39,7 @@ def _every(stop: int, every: int = 1) -> list[tuple[int, int, int]]:
     return [(0, stop + 1, every)]
 
 
-# -- the runs ---------------------------------------------------------------------------------------
+# -- the runs --------------------------------------------------------------------------------------
 GD_STEPS = 1200
 GD_LAPTOP = RunConfig(
     dataset="cifar10",
@@ -122,7 +122,7 @@ FIGURES: Mapping[str, Figure] = {
 }
 
 
-# -- access -----------------------------------------------------------------------------------------
+# -- access ----------------------------------------------------------------------------------------
 def configs(
     figure: str, scale: str, seed: int = 0, overrides: Mapping[str, Any] | None = None
 ) -> list[RunConfig]:
@@ -176,8 +176,8 @@ PARAMETERS = ("scale", "device", "seed", "overrides", "runs_dir")
 def parameters(namespace: Mapping[str, Any], *more: str) -> dict[str, Any]:
     """The parameters of a chapter, out of its ``globals()``.
 
-    papermill sets whatever name it is given and only warns about one that the chapter does not know;
-    here an unknown one is an error.
+    papermill sets whatever name it is given and only warns about one that the chapter does not
+    know; here an unknown one is an error.
 
     Args:
         namespace: ``globals()`` of the notebook, just after its parameters.
@@ -225,8 +225,8 @@ def runs(
                 from ijrlib import runner
             except ModuleNotFoundError as error:
                 raise ModuleNotFoundError(
-                    f"run {config.name} is not stored under {store.runs_dir(runs_dir)}, and training "
-                    f"it needs {error.name}: pip install 'ijrlib[train]'"
+                    f"run {config.name} is not stored under {store.runs_dir(runs_dir)}, and "
+                    f"training it needs {error.name}: pip install 'ijrlib[train]'"
                 ) from error
             out.append(runner.run(config, device, runs_dir, download=True))
     return out

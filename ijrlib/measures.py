@@ -30,7 +30,8 @@ TRACKED = 16
 """Examples whose (p_(1), λ^(1)) is kept at every measured step (Figure 2, left)."""
 
 SHARPNESS_RTOL = 2e-2
-"""Relative residual of the sharpness' eigenvector; the eigenvalue's error is of second order in it."""
+"""Relative residual of the sharpness' eigenvector; the eigenvalue's error is of second order
+in it."""
 
 COLD_EVERY = 25
 """Every so many measurements the eigensolver also gets a random start vector, lest it follow an
@@ -72,8 +73,8 @@ class State:
 def impurity(state: State) -> Values:
     """λ^(1) of each example: mean and quartiles over the training examples, and the tracked ones.
 
-    Columns impurity_mean, impurity_q25, impurity_q75, p1_mean (mean of p_(1)); arrays tracked_p1 and
-    tracked_impurity of the first probe examples.  Computed in float64 from the logits.
+    Columns impurity_mean, impurity_q25, impurity_q75, p1_mean (mean of p_(1)); arrays tracked_p1
+    and tracked_impurity of the first probe examples.  Computed in float64 from the logits.
     """
     p = state.train_z.double().softmax(-1)
     top = logits.impurity(p)
@@ -90,7 +91,8 @@ def impurity(state: State) -> Values:
 
 
 def curvature(state: State) -> Values:
-    """‖H‖ with its residual and product count, ‖⟨J⟩‖², ‖⟨J⟩1̂‖², ‖⟨J⟩‖_F², |cos(g, r)|, on the probe.
+    """‖H‖ with its residual and product count, ‖⟨J⟩‖², ‖⟨J⟩1̂‖², ‖⟨J⟩‖_F², |cos(g, r)|, on the
+    probe.
 
     r is the unit top eigenvector of H and g the probe's gradient.  The eigensolver starts from the
     previous r, then tries g, and every ``COLD_EVERY`` measurements a random vector too.
@@ -141,7 +143,8 @@ def _accuracy(z: Tensor, y: Tensor) -> float:
 
 
 def norms(state: State) -> Values:
-    """⟨‖z‖⟩, ⟨|1ᵀz|⟩, ‖θ‖, ‖θ − θ(0)‖ and, as array layer_norms, the norm of each weight (no biases)."""
+    """⟨‖z‖⟩, ⟨|1ᵀz|⟩, ‖θ‖, ‖θ − θ(0)‖ and, as array layer_norms, the norm of each weight (no
+    biases)."""
     theta = flatten(p.detach() for p in trainable(state.model).values())
     weights = [p.detach() for p in trainable(state.model).values() if p.ndim > 1]
     return {
@@ -186,7 +189,7 @@ def logit_spectrum(state: State) -> Values:
 
 
 def algorithm_2_convergence(state: State) -> Values:
-    """The estimates of ‖⟨J⟩‖ after each iteration of the paper's Algorithm 2, array (iterations,)."""
+    """Estimates of ‖⟨J⟩‖ after each iteration of the paper's Algorithm 2, array (iterations,)."""
     op = mean_jacobian(state.model, state.probe[0], chunk=state.chunk)
     values = algorithm_2(op, rtol=0.0, max_iterations=ALGORITHM_2_ITERATIONS)
     values += values[-1:] * (ALGORITHM_2_ITERATIONS - len(values))  # settled to the last bit

@@ -1,10 +1,10 @@
 """Hessian, Gauss–Newton matrix and mean Jacobian as matrix-free operators over chunks of data.
 
 θ is the concatenation of the trainable parameters in the order of ``model.parameters()``; m is its
-length.  Every operator is a mean over all examples, computed chunk by chunk, so that memory is bounded
-by the chunk and the result is that of the full batch.  The model is measured in the mode it is in
-(training or evaluation); its mode, ``.grad`` fields, buffers and the global random state are left as
-they were, and a stochastic layer draws the same numbers in every product.
+length.  Every operator is a mean over all examples, computed chunk by chunk, so that memory is
+bounded by the chunk and the result is that of the full batch.  The model is measured in the mode
+it is in (training or evaluation); its mode, ``.grad`` fields, buffers and the global random state
+are left as they were, and a stochastic layer draws the same numbers in every product.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ CHUNK = 250
 
 
 def cross_entropy(z: Tensor, y: Tensor) -> Tensor:
-    """Mean cross-entropy ⟨−log p_y⟩ of logits z (n, C) and labels y (n,); ∇²_z ℓ = diag(p) − ppᵀ (Eq 4)."""
+    """Mean cross-entropy ⟨−log p_y⟩ of logits z (n, C) and labels y (n,); ∇²_z ℓ = diag(p) − ppᵀ
+    (Eq 4)."""
     return F.cross_entropy(z, y)
 
 
@@ -55,7 +56,8 @@ class SymmetricOperator:
 
 @dataclass(frozen=True)
 class MeanJacobian:
-    """⟨J⟩ = ∇_θ⟨z⟩, an m × C matrix given by products: ``op @ u`` with u in R^C, ``op.T @ v`` with v in R^m."""
+    """⟨J⟩ = ∇_θ⟨z⟩, an m × C matrix given by products: ``op @ u`` with u in R^C, ``op.T @ v`` with
+    v in R^m."""
 
     shape: tuple[int, int]
     dtype: torch.dtype
@@ -100,8 +102,8 @@ def unflatten(v: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
 
 
 def chunks(data: object, chunk: int = CHUNK) -> list[tuple[Tensor, Tensor]]:
-    """A list of pairs (x, y): a pair of tensors split into at most ``chunk`` examples each, or the given
-    iterable of pairs as it is.
+    """A list of pairs (x, y): a pair of tensors split into at most ``chunk`` examples each, or the
+    given iterable of pairs as it is.
 
     Raises:
         ValueError: for an empty data set or x and y of different lengths.
@@ -288,8 +290,8 @@ def input_chunks(x: object, chunk: int = CHUNK) -> list[Tensor]:
 def mean_jacobian_gram(model: nn.Module, x: object, *, chunk: int = CHUNK) -> Tensor:
     """⟨J⟩ᵀ⟨J⟩, shape (C, C), float64, exact: C reverse passes on one graph of ⟨z⟩ a chunk.
 
-    Its largest eigenvalue is ‖⟨J⟩‖², its trace ‖⟨J⟩‖_F², and 1̂ᵀ(·)1̂ is ‖⟨J⟩1̂‖².  Keeps ⟨J⟩, that is
-    C·m numbers.
+    Its largest eigenvalue is ‖⟨J⟩‖², its trace ‖⟨J⟩‖_F², and 1̂ᵀ(·)1̂ is ‖⟨J⟩1̂‖².  Keeps ⟨J⟩,
+    that is C·m numbers.
     """
     passes = _Passes(model, input_chunks(x, chunk))
     jacobian: Tensor | None = None
@@ -304,7 +306,8 @@ def mean_jacobian_gram(model: nn.Module, x: object, *, chunk: int = CHUNK) -> Te
 
 
 def gram(rows: Tensor, block: int = 1 << 18) -> Tensor:
-    """rows @ rowsᵀ in float64 for a (k, m) tensor, summed over blocks of columns (bounded memory)."""
+    """rows @ rowsᵀ in float64 for a (k, m) tensor, summed over blocks of columns (bounded
+    memory)."""
     total = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=rows.device)
     for part in rows.split(block, dim=1):
         part = part.double()

@@ -40,8 +40,8 @@ def run(
 ) -> store.Run:
     """Train and measure one configuration and store the result; return the stored run.
 
-    A checkpoint under ``<runs_dir>/.checkpoints`` lets a killed run go on to the same numbers.  A run
-    whose loss is no longer finite is stored up to that step with the status "diverged".
+    A checkpoint under ``<runs_dir>/.checkpoints`` lets a killed run go on to the same numbers.  A
+    run whose loss is no longer finite is stored up to that step with the status "diverged".
 
     Args:
         device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:0" and so on.
@@ -50,7 +50,8 @@ def run(
         download: let torchvision fetch a data set that is not there.
 
     Raises:
-        ValueError: for a device that is unknown or not there, or a network and data that do not fit.
+        ValueError: for a device that is unknown or not there, or a network and data that do not
+            fit.
         FileNotFoundError: where the data is not found.
     """
     target = resolve_device(device)
@@ -324,8 +325,8 @@ def _processor() -> str:
 def _keep_freed_memory() -> None:
     """Let glibc keep freed blocks instead of handing each large one back to the system.
 
-    Activations are freed and asked for again at every step; without this a third of the time on a CPU
-    goes into page faults.  Elsewhere than on glibc this does nothing.
+    Activations are freed and asked for again at every step; without this a third of the time on a
+    CPU goes into page faults.  Elsewhere than on glibc this does nothing.
     """
     if platform.libc_ver()[0] != "glibc":
         return

@@ -1,7 +1,7 @@
 """The quantities of Theorem 2, example by example.
 
-For the unit top eigenvector q* of G = ⟨J M Jᵀ⟩ let v_x = J_xᵀq* and λ*_x = v_xᵀ M_x v_x / ‖J_x‖².  Then
-‖G‖ = ⟨λ*‖J‖²⟩ and 0 ≤ λ*_x ≤ λ^(1)_x, so ‖G‖ ≤ ⟨λ^(1)‖J‖²⟩ (Eq 11).
+For the unit top eigenvector q* of G = ⟨J M Jᵀ⟩ let v_x = J_xᵀq* and λ*_x = v_xᵀ M_x v_x / ‖J_x‖².
+Then ‖G‖ = ⟨λ*‖J‖²⟩ and 0 ≤ λ*_x ≤ λ^(1)_x, so ‖G‖ ≤ ⟨λ^(1)‖J‖²⟩ (Eq 11).
 """
 
 from __future__ import annotations
@@ -93,14 +93,16 @@ def sharpness_bound(
 
 
 DENSE_BYTES = 1 << 30
-"""Above this size of one example's Jacobian its norm comes from Golub–Kahan in place of the Gram matrix."""
+"""Above this size of one example's Jacobian its norm comes from Golub–Kahan in place of the Gram
+matrix."""
 
 
 def jacobian_norms(model: nn.Module, x: Tensor, *, chunk: int = 8) -> Tensor:
     """‖J_x‖ of each example, shape (N,), float64.
 
-    From the C × C Gram matrix J_xᵀJ_x, keeping ``chunk``·C·m numbers at a time; where a single Jacobian
-    is larger than ``DENSE_BYTES``, by Golub–Kahan bidiagonalization of each example, from below.
+    From the C × C Gram matrix J_xᵀJ_x, keeping ``chunk``·C·m numbers at a time; where a single
+    Jacobian is larger than ``DENSE_BYTES``, by Golub–Kahan bidiagonalization of each example, from
+    below.
     """
     params = trainable(model)
     others = dict(model.named_buffers())

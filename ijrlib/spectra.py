@@ -1,10 +1,10 @@
 """Top eigenpairs with a residual certificate, and the norm of the mean Jacobian.
 
-The eigensolver takes anything with ``op @ v``.  It is a Rayleigh–Ritz iteration: the basis starts with
-the given vectors and grows by the residual of the first pair that has not converged, which from one
-start vector spans the Krylov space of Lanczos.  The products are kept with the basis, so the residual
-reported is ‖Ax − θx‖ of the vector that is returned, not an estimate from a recursion, and costs no
-further product.
+The eigensolver takes anything with ``op @ v``.  It is a Rayleigh–Ritz iteration: the basis starts
+with the given vectors and grows by the residual of the first pair that has not converged, which
+from one start vector spans the Krylov space of Lanczos.  The products are kept with the basis, so
+the residual reported is ‖Ax − θx‖ of the vector that is returned, not an estimate from a
+recursion, and costs no further product.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from ijrlib.operators import MeanJacobian, SymmetricOperator, mean_jacobian, mean_jacobian_gram
 
 BASIS = 24
-"""Basis vectors before a restart, and two more for each wanted pair; memory is 2·BASIS·m numbers."""
+"""Basis vectors before a restart, and two more for each wanted pair; memory is 2·BASIS·m
+numbers."""
 
 
 @dataclass(frozen=True)
@@ -52,21 +53,24 @@ def top_eigenpair(
     """The largest **algebraic** eigenvalue of a symmetric operator, with its eigenvector.
 
     The residual certifies an eigenpair, not that it is the top one: a start vector without any
-    component along the top eigenvector can be certified at a lower one, so restart cold now and then.
+    component along the top eigenvector can be certified at a lower one, so restart cold now and
+    then.
 
     Args:
         op: has ``shape`` (m, m) and ``op @ v``.
-        v0: start vector (m,) or start vectors (m, b), such as the previous eigenvector; else random.
+        v0: start vector (m,) or start vectors (m, b), such as the previous eigenvector; else
+            random.
         rtol: relative residual at which to stop.  The eigenvalue's own error is of second order, at
             most (residual·θ)² / gap.
         max_products: products at most; the best pair found is returned with its residual.
         seed: of the random start.
-        method: "lanczos"; or for comparison "power" (power iteration, as the paper's) or "pyhessian"
-            (Yao et al. 2020, its default tolerance; for an operator of
+        method: "lanczos"; or for comparison "power" (power iteration, as the paper's) or
+            "pyhessian" (Yao et al. 2020, its default tolerance; for an operator of
             :func:`ijrlib.operators.hessian`).  Both find the eigenvalue largest in **magnitude**.
 
     Raises:
-        ValueError: unknown method, shapes that do not fit, a start vector that is zero or not finite.
+        ValueError: unknown method, shapes that do not fit, a start vector that is zero or not
+            finite.
     """
     _square(op)
     if method == "lanczos":
@@ -186,8 +190,8 @@ def jacobian_norm(
     Args:
         x: inputs, or an iterable of chunks of them.
         method: "exact": the C × C Gram matrix from C reverse passes; keeps C·m numbers.
-            "golub-kahan": Lanczos on ⟨J⟩ᵀ⟨J⟩, that is Golub–Kahan bidiagonalization, one reverse and
-            one forward pass an iteration; for many classes.  "power": the paper's Algorithm 2.
+            "golub-kahan": Lanczos on ⟨J⟩ᵀ⟨J⟩, that is Golub–Kahan bidiagonalization, one reverse
+            and one forward pass an iteration; for many classes.  "power": the paper's Algorithm 2.
             "auto": exact up to 20 classes, golub-kahan above.
         rtol: relative residual of the squared norm ("golub-kahan"), relative change of the norm
             between iterations ("power").

@@ -6,8 +6,8 @@ A run is a folder ``<slug>-<hash>`` with
 * ``series.parquet``: a row for each measured step, NaN where a quantity was not measured;
 * ``arrays.npz``: matrices at named steps; ``name`` has shape (T, …) and ``name.steps`` shape (T,).
 
-The folder's name carries the hash of the configuration, ``run.json`` the hashes of the data: a run that
-was cut off, edited or renamed is refused with the reason.
+The folder's name carries the hash of the configuration, ``run.json`` the hashes of the data: a run
+that was cut off, edited or renamed is refused with the reason.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class Run:
 
 
 def root() -> Path:
-    """The checkout: ``$IJR_ROOT``, else the first folder upward from the package, else upward from the
-    working directory, that holds ``_toc.yml``; the working directory where there is none."""
+    """The checkout: ``$IJR_ROOT``, else the first folder upward from the package, else upward from
+    the working directory, that holds ``_toc.yml``; the working directory where there is none."""
     if value := os.environ.get("IJR_ROOT"):
         return Path(value)
     for start in (Path(__file__).resolve().parent, Path.cwd()):
@@ -69,7 +69,8 @@ def runs_dir(path: str | Path | None = None) -> Path:
 def save(run: Run, runs_dir: str | Path | None = None) -> Path:
     """Write a run and return its folder; an existing one of the same configuration is replaced.
 
-    Everything goes to a temporary folder beside the target, which is moved into place when complete.
+    Everything goes to a temporary folder beside the target, which is moved into place when
+    complete.
 
     Raises:
         ValueError: where the series has no ``step`` column or its steps do not increase.
@@ -113,8 +114,8 @@ def load(run: RunConfig | str | Path, runs_dir: str | Path | None = None) -> Run
 
     Raises:
         MissingRun: there is no such folder.
-        DamagedRun: a file is missing or changed, the configuration does not match the folder's name,
-            or the format is another one; the message says which.
+        DamagedRun: a file is missing or changed, the configuration does not match the folder's
+            name, or the format is another one; the message says which.
     """
     folder = _runs_dir(runs_dir) / run.name if isinstance(run, RunConfig) else Path(run)
     if not folder.is_dir():

@@ -47,8 +47,9 @@ def train(
     """Yield each step t = start … steps at θ(t); the update follows when the next one is asked for.
 
     The last step is yielded without an update.  After a step whose loss is not finite the generator
-    ends, with θ as it was at that step.  Mini-batches are shuffled epochs, a function of ``seed`` and
-    the epoch alone, so a run that starts at ``start`` with θ(start) continues as if never interrupted.
+    ends, with θ as it was at that step.  Mini-batches are shuffled epochs, a function of ``seed``
+    and the epoch alone, so a run that starts at ``start`` with θ(start) continues as if never
+    interrupted.
 
     Args:
         model: left in the mode it is in; parameters are updated in place.
