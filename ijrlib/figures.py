@@ -93,8 +93,12 @@ def _array(run: Any, name: str) -> np.ndarray:
 
 def _curve(axes: Axes, frame: Any, name: str, **style: Any) -> None:
     quantity = QUANTITIES[name]
-    style = {"color": quantity.color, "label": quantity.label, **style}
-    axes.plot(frame["step"], frame[name], marker="." if len(frame) <= FEW else None, **style)
+    defaults = {
+        "color": quantity.color,
+        "label": quantity.label,
+        "marker": "." if len(frame) <= FEW else None,
+    }
+    axes.plot(frame["step"], frame[name], **{**defaults, **style})
 
 
 def _threshold(axes: Axes, lr: float, label: str = r"$2/\eta$") -> None:
@@ -121,35 +125,42 @@ def secular_function(p: Any) -> Figure:
     p = np.asarray(p, dtype=float)
     poles = np.unique(p)[::-1]
     values, _ = logits.eigensystem(p)
-    clip, margin = 3.0, 0.12 * poles[0]
-    edges = np.concatenate([[-margin], poles[::-1], [poles[0] + margin]])
+    clip, largest = 3.0, float(poles[0])
+    edges = [-0.12 * largest, *(float(pole) for pole in poles[::-1]), 1.4 * largest]
     figure, axes = plt.subplots(figsize=(7.2, 3.6))
     for left, right in pairwise(edges):
+        # cosine spacing: dense beside the poles, where v runs off to infinity
         grid = left + (right - left) * (0.5 - 0.5 * np.cos(np.linspace(0, np.pi, 1500)))[1:-1]
         v = logits.secular(p, grid)
         v = np.where(np.abs(v) <= clip, v, np.nan)
         axes.plot(grid, v, color=BLUE, label=r"$v(\lambda)$" if left == edges[0] else None)
-    for pole in poles:
-        label = r"poles $p_{(i)}$" if pole == poles[0] else None
+    for i, pole in enumerate(poles, 1):
+        label = r"poles $p_{(i)}$" if i == 1 else None
         axes.axvline(pole, color=VERMILION, linewidth=1.0, label=label)
+        place = (pole, 1.02)
+        axes.annotate(
+            f"$p_{{({i})}}$",
+            place,
+            xycoords=("data", "axes fraction"),
+            ha="center",
+            color=VERMILION,
+        )
     axes.axhline(0, color=GREY, linewidth=0.8)
     axes.plot(
         values, np.zeros_like(values), "o", color="black", ms=4.5, label=r"roots $\lambda^{(i)}$"
     )
-    axes.set(xlabel=r"$\lambda$", ylabel=r"$v(\lambda)$", ylim=(-clip, clip), xlim=edges[[0, -1]])
+    for i, value in enumerate(values, 1):
+        axes.annotate(
+            rf"$\lambda^{{({i})}}$", (value, 0), xytext=(4, 5), textcoords="offset points"
+        )
+    axes.set(
+        xlabel=r"$\lambda$",
+        ylabel=r"$v(\lambda)$",
+        ylim=(-clip, clip),
+        xlim=(edges[0], edges[-1]),
+    )
     axes.grid(False)
-    for name, places, height in (("p", poles, 1.02), (r"\lambda", None, 0.0)):
-        if places is not None:
-            for i, place in enumerate(places, 1):
-                axes.annotate(
-                    f"${name}_{{({i})}}$",
-                    (place, height),
-                    xycoords=("data", "axes fraction"),
-                    ha="center",
-                    va="bottom",
-                    color=VERMILION,
-                )
-    axes.legend(loc="center right", bbox_to_anchor=(1.0, 0.22))
+    axes.legend(loc="lower right")
     return figure
 
 
@@ -169,7 +180,7 @@ def theorem_2(run: Any) -> Figure:
     if "sharpness" in run.series:
         _curve(left, _measured(run, "sharpness"), "sharpness", linewidth=0.8, marker=None, zorder=1)
     _threshold(left, run.config.lr)
-    left.set(xlabel="step", yscale="log")
+    left.set(xlabel="step", ylabel="largest eigenvalue", yscale="log")
     left.legend(ncols=2)
 
     chosen = sorted({0, len(steps) // 2, len(steps) - 1})
@@ -307,7 +318,7 @@ def sharpness_and_jacobian(run: Any) -> Figure:
         _curve(axes, part, "sharpness")
         _curve(twin, part, "jacobian_norm_sq")
         _threshold(axes, run.config.lr)
-        axes.set(xlabel="step", title=f"steps {start}–{min(stop, run.config.steps)}")
+        axes.set(xlabel="step", title=f"steps {start}–{min(stop - 1, run.config.steps)}")
         axes.set_ylim(bottom=0)
         twin.set_ylim(bottom=0)
         twin.grid(False)

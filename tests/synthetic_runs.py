@@ -1,0 +1,135 @@
+"""Runs made up by formula: the columns of real ones, with known behavior, for tests without
+training.
+
+Not results: nothing here comes from a network.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from ijrlib import logits
+from ijrlib.config import RunConfig
+from ijrlib.store import Run
+
+PROVENANCE = {
+    "created": "2026-11-22T10:00:00+00:00",
+    "commit": "0123456789abcdef",
+    "dirty": False,
+    "python": "3.11.0",
+    "packages": {"torch": "2.7.0"},
+    "device": "cpu",
+    "threads": 1,
+    "wall_seconds": 90.0,
+    "data": {"name": "digits", "source": "made up", "note": "no data", "sha256": "00"},
+    "resumed": False,
+    "status": "complete",
+    "diverged_at": None,
+}
+
+
+def gd_run(steps: int = 300, probe: int = 40, tracked: int = 16) -> Run:
+    """Full-batch run: logits grow along fixed directions, so that λ^(1) rises from 1/C and falls;
+    ‖H‖ grows to 2/η and stays near it; Theorem 2 holds by construction."""
+    rng = np.random.default_rng(0)
+    config = RunConfig(
+        dataset="digits",
+        examples=200,
+        network="6cnn",
+        lr=0.04,
+        steps=steps,
+        probe=probe,
+        measures={  # type: ignore[arg-type]
+            "impurity": [(0, steps + 1, 1)],
+            "curvature": [(0, steps + 1, 3)],
+            "theorem_2": [(0, steps + 1, 30)],
+            "algorithm_2": [(0, steps + 1, 150)],
+        },
+    )
+    step = np.arange(steps + 1)
+    directions = rng.standard_normal((200, 10))
+    scale = 0.05 + 8 * (step / steps) ** 2
+    z = scale[:, None, None] * directions
+    p = np.exp(z - z.max(-1, keepdims=True))
+    p /= p.sum(-1, keepdims=True)
+    impurity, p1 = logits.impurity(p), p.max(-1)
+    series = pd.DataFrame({"step": step, "train_loss": np.exp(-step / steps)})
+    series["impurity_mean"] = impurity.mean(1)
+    series["impurity_q25"], series["impurity_q75"] = np.quantile(impurity, (0.25, 0.75), axis=1)
+    series["p1_mean"] = p1.mean(1)
+
+    threshold = 2 / config.lr
+    growth = threshold * (1 - np.exp(-step / (steps / 6)))
+    sharpness = (growth + 3) * (1 + 0.06 * np.sin(step / 2) * (growth > 0.9 * threshold))
+    on_schedule = np.isin(step, config.measured_steps("curvature"))
+    series["sharpness"] = np.where(on_schedule, sharpness, np.nan)
+    jacobian = sharpness / np.maximum(impurity.mean(1), 0.02)
+    series["jacobian_norm_sq"] = np.where(on_schedule, jacobian, np.nan)
+
+    steps_2 = np.array(config.measured_steps("theorem_2"))
+    jacobian_x = rng.uniform(0.5, 1.5, (len(steps_2), probe)) * jacobian[steps_2, None]
+    share = rng.uniform(0.05, 0.8, (len(steps_2), probe))
+    star = share * impurity[steps_2, :probe]
+    norm, bound = (star * jacobian_x).mean(1), (impurity[steps_2, :probe] * jacobian_x).mean(1)
+    for name, values in {
+        "gauss_newton_norm": norm,
+        "theorem_2_mean": norm,
+        "theorem_2_bound": bound,
+        "theorem_2_residual": np.full(len(steps_2), 5e-4),
+        "theorem_2_identity": np.full(len(steps_2), 2e-7),
+        "theorem_2_min_slack": (impurity[steps_2, :probe] - star).min(1),
+        "theorem_2_min_star": star.min(1),
+    }.items():
+        series[name] = np.nan
+        series.loc[steps_2, name] = values
+
+    steps_a = np.array(config.measured_steps("algorithm_2"))
+    error = 0.3 * 0.5 ** np.arange(30)
+    arrays = {
+        "tracked_p1": p1[:, :tracked],
+        "tracked_p1.steps": step,
+        "tracked_impurity": impurity[:, :tracked],
+        "tracked_impurity.steps": step,
+        "lambda_star": star,
+        "lambda_star.steps": steps_2,
+        "lambda_1": impurity[steps_2, :probe],
+        "lambda_1.steps": steps_2,
+        "jacobian_x_sq": jacobian_x,
+        "jacobian_x_sq.steps": steps_2,
+        "algorithm_2_values": np.sqrt(jacobian[steps_a])[:, None] * (1 - error),
+        "algorithm_2_values.steps": steps_a,
+    }
+    return Run(config, series, arrays, dict(PROVENANCE))
+
+
+def sgd_run(correlated: bool = True) -> Run:
+    """Mini-batch run with the three windows of Figure 3: ‖⟨J⟩‖² oscillates, ‖H‖ follows it up to a
+    slowly drifting factor (or, unless ``correlated``, oscillates on its own)."""
+    rng = np.random.default_rng(1)
+    windows = [(0, 201, 1), (1000, 1201, 1), (1500, 1701, 1)]
+    config = RunConfig(
+        dataset="digits",
+        examples=1000,
+        network="6cnn",
+        lr=0.04,
+        steps=1700,
+        batch_size=128,
+        probe=100,
+        measures={"curvature": windows},  # type: ignore[arg-type]
+    )
+    step = np.array(config.measured_steps("curvature"))
+    level = 40 * (1 - np.exp(-step / 60)) + 2
+    common = 0.2 * np.sin(step / 3) + 0.05 * rng.standard_normal(len(step))
+    own = common if correlated else 0.2 * rng.standard_normal(len(step))
+    sharpness = level * np.exp(own + 0.02 * rng.standard_normal(len(step)))
+    factor = 0.1 * np.exp(-step / 1500)
+    series = pd.DataFrame(
+        {
+            "step": step,
+            "train_loss": np.ones(len(step)),
+            "sharpness": sharpness,
+            "jacobian_norm_sq": level * np.exp(common) / factor,
+        }
+    )
+    return Run(config, series, {}, dict(PROVENANCE))

@@ -1,0 +1,94 @@
+"""Every chapter executes through papermill at smoke scale, as its reader would re-run it.
+
+One folder of runs serves the module, so that each smoke run is trained once; no data set is needed.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+from papermill.exceptions import PapermillExecutionError
+
+ROOT = Path(__file__).resolve().parents[1]
+CHAPTERS = sorted((ROOT / "chapters").rglob("*.ipynb"))
+
+
+def defaults(path: Path) -> dict[str, object]:
+    """Names and values of the cell tagged ``parameters``; none where there is no such cell."""
+    for cell in nbformat.read(path, as_version=4).cells:
+        if "parameters" in cell.metadata.get("tags", []):
+            body = [s for s in ast.parse(cell.source).body if isinstance(s, ast.Assign)]
+            return {ast.unparse(s.targets[0]): ast.literal_eval(s.value) for s in body}
+    return {}
+
+
+TAKE_SCALE = [path for path in CHAPTERS if "scale" in defaults(path)]
+LIVE = [path for path in CHAPTERS if "live" in defaults(path)]
+
+
+@pytest.fixture(scope="module")
+def execute(tmp_path_factory):
+    """A function that runs a chapter at smoke scale and returns the executed notebook."""
+    folder = tmp_path_factory.mktemp("chapters")
+    environment = pytest.MonkeyPatch()
+    environment.setenv("OMP_NUM_THREADS", "1")
+    environment.setenv("IJR_DATA", str(folder / "no data sets here"))
+
+    def run(path: Path, **parameters: object) -> nbformat.NotebookNode:
+        if "scale" in defaults(path):
+            parameters = {"scale": "smoke", "runs_dir": str(folder / "runs"), **parameters}
+        return papermill.execute_notebook(
+            path,
+            folder / path.name,
+            parameters=parameters,
+            kernel_name="python3",
+            progress_bar=False,
+            cwd=folder,
+        )
+
+    yield run
+    environment.undo()
+
+
+def outputs(notebook: nbformat.NotebookNode, mime: str) -> list[str]:
+    shown = [out for cell in notebook.cells for out in cell.get("outputs", [])]
+    return ["".join(out.data[mime]) for out in shown if mime in out.get("data", {})]
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_the_chapter_executes_at_smoke_scale(path, execute):
+    notebook = execute(path)
+    plots = [c for c in notebook.cells if c.cell_type == "code" and "figure" in str(c.metadata)]
+    assert len(outputs(notebook, "image/png")) == len(plots), "each plot is shown once"
+    if "report.claims(" in path.read_text():
+        assert "verdict" in "".join(outputs(notebook, "text/html"))
+
+
+@pytest.mark.parametrize("path", TAKE_SCALE, ids=lambda path: path.stem)
+def test_the_chapter_refuses_a_parameter_that_it_does_not_have(path, execute):
+    with pytest.raises(PapermillExecutionError, match="unknown parameter learning_rate"):
+        execute(path, learning_rate=0.02)
+
+
+@pytest.mark.parametrize("path", LIVE, ids=lambda path: path.stem)
+def test_the_torch_half_of_a_theory_chapter_runs_on_demand(path, execute):
+    (cell,) = (c for c in execute(path, live=True).cells if c.source.startswith("if live:"))
+    assert cell.outputs
+
+
+def test_a_chapter_repeats_with_an_override_and_prints_the_command_that_does_so(execute):
+    (path,) = (p for p in CHAPTERS if p.stem.startswith("fig03_"))
+    notebook = execute(path, overrides={"lr": 0.02})
+    page = "".join(outputs(notebook, "text/html"))
+    assert "η = 0.02" in page
+    assert "papermill chapters/implicit/" in page and "&quot;lr&quot;: 0.02" in page
+
+
+def test_an_override_that_is_no_field_of_a_run_is_refused_with_the_fields(execute):
+    (path,) = (p for p in CHAPTERS if p.stem.startswith("fig02_"))
+    with pytest.raises(PapermillExecutionError, match="no field 'rate'; fields: dataset"):
+        execute(path, overrides={"rate": 0.02})

@@ -1,0 +1,292 @@
+"""The table of claims, the criteria and the verdicts drawn from them.
+
+Criteria are tested on runs made up by formula: for each there is one that meets it and one that
+does not, so that no claim can come out as reproduced whatever was measured.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from synthetic_runs import gd_run, sgd_run
+
+from ijrlib import claims, criteria, experiments, live_checks, logits, store, theorems
+from ijrlib.claim_table import SIMPLE_CNN, WRN_V1, WRN_V2
+from ijrlib.store import Run
+
+GD, SGD = gd_run(), sgd_run()
+ON_RUNS = [c for c in claims.CLAIMS if c.measure and not c.live]
+LIVE = [c for c in claims.CLAIMS if c.live]
+
+
+def with_columns(run: Run, **columns) -> Run:
+    return dataclasses.replace(run, series=run.series.assign(**columns))
+
+
+def with_arrays(run: Run, **arrays) -> Run:
+    return dataclasses.replace(run, arrays={**run.arrays, **arrays})
+
+
+def scaled(run: Run, name: str, factor) -> Run:
+    return with_columns(run, **{name: run.series[name] * factor})
+
+
+def holds(claim_id: str, run: Run) -> bool:
+    (claim,) = (c for c in claims.CLAIMS if c.id == claim_id)
+    assert claim.measure is not None
+    return claim.measure([run]).holds
+
+
+# -- the table -------------------------------------------------------------------------------------
+
+
+def test_every_figure_table_and_theorem_of_the_paper_has_a_claim():
+    parts = {f"fig{n:02}" for n in range(1, 34)} | {f"tab{n}" for n in (1, 2, 3)}
+    parts |= {"thm1", "thm2", "alg1", "alg2", "eq01_04"}
+    assert parts <= set(claims.figures())
+
+
+def test_every_part_of_both_theorems_and_every_numbered_equation_has_a_claim():
+    ids = {claim.id for claim in claims.CLAIMS}
+    assert {f"thm1-{part}" for part in "abcd"} <= ids
+    for prefix in ("eq01-", "eq02-", "eq03-", "eq04-", "eq05-", "eq12-", "thm2-", "fig18-constant"):
+        assert any(name.startswith(prefix) for name in ids), prefix
+
+
+def test_ids_are_unique_and_every_claim_states_what_must_hold_and_why():
+    assert len({claim.id for claim in claims.CLAIMS}) == len(claims.CLAIMS)
+    for claim in claims.CLAIMS:
+        assert claim.statement.endswith("."), claim.id
+        assert claim.criterion and claim.reason, claim.id
+
+
+def test_figures_2_and_3_and_the_theory_have_measuring_functions():
+    for claim in claims.CLAIMS:
+        if claim.figure in ("fig01", "fig02", "fig03", "thm1", "thm2", "alg1", "alg2", "eq01_04"):
+            assert claim.measure is not None, claim.id
+
+
+def test_the_printed_tables_improve_on_their_baselines_as_the_paper_says():
+    for baseline, accuracy in SIMPLE_CNN.values():
+        assert accuracy > baseline
+    for baseline, cells in WRN_V1.values():
+        assert all(accuracy > baseline for accuracy in cells.values())
+    assert all(accuracy > WRN_V1["CIFAR-10", 400][0] for accuracy in WRN_V2.values())
+
+
+# -- criteria: each can hold, each can fail --------------------------------------------------------
+
+
+def shuffled_jacobian(run: Run) -> Run:
+    values = run.series["jacobian_norm_sq"].to_numpy(copy=True)
+    np.random.default_rng(0).shuffle(values[201:402])
+    return with_columns(run, jacobian_norm_sq=values)
+
+
+def impurity_that(shape: Callable[[np.ndarray], np.ndarray]) -> Run:
+    phase = np.linspace(0, 1, len(GD.series))
+    return with_columns(GD, impurity_mean=shape(phase))
+
+
+def arch(phase: np.ndarray) -> np.ndarray:
+    return 0.1 + 0.2 * np.sin(np.pi * phase) - 0.05 * phase
+
+
+LOW, HIGH = np.asarray(GD.arrays["tracked_impurity"]), np.asarray(GD.arrays["tracked_p1"])
+
+CASES: dict[str, tuple[Run, Run]] = {
+    "fig02-bounds": (GD, with_arrays(GD, tracked_impurity=LOW + 0.2 * (HIGH > 0.9))),
+    "fig02-path": (
+        with_arrays(GD, tracked_impurity=arch(np.linspace(0, 1, len(LOW)))[:, None] * [1, 1, 1]),
+        with_arrays(GD, tracked_impurity=np.full((5, 3), 0.1)),
+    ),
+    "fig02-start": (impurity_that(arch), impurity_that(lambda s: arch(s) + 0.16)),
+    "fig02-rise": (impurity_that(arch), impurity_that(lambda s: 0.1 + 0 * s)),
+    "fig02-fall": (impurity_that(arch), impurity_that(lambda s: 0.1 + 0.2 * s)),
+    "fig02-towards-zero": (impurity_that(arch), impurity_that(lambda s: 0.1 + 0.01 * s)),
+    "fig03-correlation-left": (SGD, sgd_run(correlated=False)),
+    "fig03-correlation-middle": (SGD, shuffled_jacobian(SGD)),
+    "fig03-correlation-right": (SGD, sgd_run(correlated=False)),
+    "fig03-factor-constant": (SGD, shuffled_jacobian(SGD)),
+    "fig03-factor-drift": (
+        SGD,
+        scaled(SGD, "sharpness", np.exp(SGD.series["step"] / 100)),
+    ),
+    "fig03-oscillation": (SGD, with_columns(SGD, sharpness=SGD.series["step"] + 1.0)),
+    "fig03-threshold": (SGD, scaled(SGD, "sharpness", 0.3)),
+    "fig03-lower-for-sgd": (SGD, scaled(SGD, "sharpness", 1.5)),
+    "thm2-identity": (GD, with_columns(GD, theorem_2_identity=2e-3)),
+    "thm2-star": (GD, with_columns(GD, theorem_2_min_star=-1e-3)),
+    "thm2-bound": (GD, scaled(GD, "theorem_2_bound", 0.3)),
+    "eq10-gauss-newton": (
+        with_columns(GD, gauss_newton_norm=GD.series["sharpness"] * 0.9),
+        with_columns(GD, gauss_newton_norm=GD.series["sharpness"] * 0.5),
+    ),
+    "eq12-trace-approximation": (
+        with_columns(GD, gauss_newton_trace=2.0, gauss_newton_trace_approximation=2.2),
+        with_columns(GD, gauss_newton_trace=2.0, gauss_newton_trace_approximation=4.0),
+    ),
+    "alg2-norm": (GD, with_arrays(GD, algorithm_2_values=GD.arrays["algorithm_2_values"] * 1.01)),
+}
+
+
+def test_every_claim_on_runs_has_a_run_that_meets_it_and_one_that_does_not():
+    assert set(CASES) == {claim.id for claim in ON_RUNS}
+
+
+@pytest.mark.parametrize("claim_id", CASES)
+def test_the_criterion_tells_a_run_that_meets_it_from_one_that_does_not(claim_id):
+    good, bad = CASES[claim_id]
+    assert holds(claim_id, good)
+    assert not holds(claim_id, bad)
+
+
+def test_detrending_removes_a_slow_trend_and_keeps_an_oscillation():
+    step = np.arange(201)
+    trend, wave = np.exp(step / 100), np.exp(0.1 * np.sin(step))
+    frame = GD.series.head(201)
+    slow = criteria.detrended_log(frame["step"] * 0 + trend)
+    both = criteria.detrended_log(frame["step"] * 0 + trend * wave)
+    inner = slice(25, -25)  # a running median of 51 steps is one-sided nearer to the ends
+    assert np.abs(slow[inner]).max() < 1e-12
+    assert np.std(both[inner]) == pytest.approx(0.1 / 2**0.5, rel=0.1)
+
+
+# -- what cannot be decided ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("claim", ON_RUNS, ids=lambda claim: claim.id)
+@pytest.mark.parametrize("damage", ["no run", "no columns", "only NaN"])
+def test_a_claim_without_its_data_reads_not_run_with_the_reason(claim, damage):
+    run = SGD if claim.figure == "fig03" else GD
+    nothing = run.series[["step"]]
+    nan = run.series.assign(**{name: np.nan for name in run.series.columns if name != "step"})
+    runs = {
+        "no run": [],
+        "no columns": [dataclasses.replace(run, series=nothing, arrays={})],
+        "only NaN": [
+            dataclasses.replace(
+                run,
+                series=nan,
+                arrays={
+                    k: v if k.endswith(".steps") else v * np.nan for k, v in run.arrays.items()
+                },
+            )
+        ],
+    }[damage]
+    (verdict,) = (v for v in claims.evaluate(claim.figure, runs, "laptop") if v.claim == claim)
+    assert verdict.verdict == "not run" and verdict.note
+
+
+def test_a_run_cut_short_by_divergence_is_judged_on_what_there_is_and_says_so():
+    provenance = {**SGD.provenance, "status": "diverged", "diverged_at": 150}
+    run = dataclasses.replace(SGD, series=SGD.series.head(150), provenance=provenance)
+    verdicts = {v.claim.id: v for v in claims.evaluate("fig03", [run], "laptop")}
+    assert verdicts["fig03-correlation-left"].note.endswith("diverged at step 150")
+    assert verdicts["fig03-threshold"].verdict == "not run"
+
+
+# -- verdicts --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("scale", "if_met", "if_not"),
+    [
+        ("smoke", "not judged", "not judged"),
+        ("laptop", "reproduced at reduced scale", "not reproduced"),
+        ("paper", "reproduced", "not reproduced"),
+    ],
+)
+def test_the_verdict_depends_on_the_criterion_and_the_scale(scale, if_met, if_not):
+    for run, expected in ((SGD, if_met), (CASES["fig03-threshold"][1], if_not)):
+        verdicts = {v.claim.id: v for v in claims.evaluate("fig03", [run], scale)}
+        assert verdicts["fig03-threshold"].verdict == expected
+        assert "2/η" in verdicts["fig03-threshold"].measured
+
+
+def test_unknown_figures_and_scales_are_refused_with_the_valid_ones():
+    with pytest.raises(ValueError, match=r"fig02.*got 'fig99'"):
+        claims.evaluate("fig99", [], "laptop")
+    with pytest.raises(ValueError, match=r"smoke, laptop, paper; got 'huge'"):
+        claims.evaluate("fig02", [], "huge")
+
+
+# -- live claims -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("claim", LIVE, ids=lambda claim: claim.id)
+def test_claims_that_need_no_run_hold_as_the_page_is_built(claim):
+    (verdict,) = (v for v in claims.evaluate(claim.figure, [], "laptop") if v.claim == claim)
+    assert verdict.verdict == "reproduced", verdict
+
+
+def test_a_wrong_logit_hessian_is_noticed_by_the_derivative_checks(monkeypatch):
+    right = logits.logit_hessian
+    monkeypatch.setattr(logits, "logit_hessian", lambda p: right(p) * (1 + 1e-9))
+    for check in (live_checks.equation_1, live_checks.equation_4, live_checks.equation_5):
+        assert not check([]).holds
+
+
+def test_a_wrong_secular_function_is_noticed_by_the_checks_of_figure_1(monkeypatch):
+    right = logits.secular
+    monkeypatch.setattr(logits, "secular", lambda p, lam: -right(p, lam))
+    assert not live_checks.poles([]).holds
+    assert not live_checks.roots_interlace([]).holds
+
+
+def test_a_violation_that_verify_theorem_1_reports_refutes_the_claim(monkeypatch):
+    right = theorems.verify_theorem_1
+
+    def violated(p):
+        return [dataclasses.replace(check, slack=-1.0, passed=False) for check in right(p)]
+
+    monkeypatch.setattr(theorems, "verify_theorem_1", violated)
+    verdicts = claims.evaluate("thm1", [], "laptop")
+    assert [v.verdict for v in verdicts] == ["not reproduced"] * 4
+
+
+def test_the_battery_holds_probability_vectors_with_the_special_cases():
+    for p in live_checks.battery():
+        assert np.abs(p.sum(axis=1) - 1).max() < 1e-12 and p.min() >= 0
+        assert (p == 1 / p.shape[1]).all(axis=1).any() and (p.max(axis=1) == 1).any()
+
+
+# -- the scoreboard --------------------------------------------------------------------------------
+
+
+def stored_smoke(tmp_path, figure: str, source: Run) -> Run:
+    """The figure's smoke configuration with made-up numbers, saved."""
+    run = dataclasses.replace(source, config=experiments.configs(figure, "smoke")[0])
+    store.save(run, tmp_path)
+    return run
+
+
+def test_the_scoreboard_lists_every_claim_and_trains_nothing(tmp_path, monkeypatch):
+    def forbidden(*args, **kwargs):
+        raise AssertionError("the scoreboard must not train")
+
+    monkeypatch.setattr(experiments, "runs", forbidden)
+    board = claims.scoreboard("laptop", str(tmp_path))
+    assert list(board["id"]) == [claim.id for claim in claims.CLAIMS]
+    assert set(board["verdict"]) == {"reproduced", "not run"}
+    note = board.set_index("id").loc["fig02-rise", "note"]
+    assert note.endswith("is not stored") and note.startswith("cifar10-")
+
+
+def test_the_scoreboard_reads_stored_runs(tmp_path):
+    stored_smoke(tmp_path, "fig02", GD)
+    board = claims.scoreboard("smoke", str(tmp_path)).set_index("id")
+    assert board.loc["fig02-rise", "verdict"] == "not judged"
+    assert "peak" in board.loc["fig02-rise", "measured"]
+
+
+def test_a_damaged_run_reads_not_run_with_the_damage_and_no_path_of_this_machine(tmp_path):
+    run = stored_smoke(tmp_path, "fig02", GD)
+    (tmp_path / run.config.name / "series.parquet").write_bytes(b"cut off")
+    board = claims.scoreboard("smoke", str(tmp_path)).set_index("id")
+    note = board.loc["fig02-rise", "note"]
+    assert board.loc["fig02-rise", "verdict"] == "not run"
+    assert "SHA-256" in note and str(tmp_path) not in note

@@ -1,0 +1,179 @@
+"""What a chapter shows besides plots: tables that are true to the verdicts, links that hold the
+data."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import html
+import io
+import json
+import re
+import shlex
+from html.parser import HTMLParser
+
+import pandas as pd
+import pytest
+from synthetic_runs import gd_run, sgd_run
+
+from ijrlib import claims, experiments, report, store, theorems
+
+GD, SGD = gd_run(), sgd_run()
+VOID = {"br"}
+
+
+class Balanced(HTMLParser):
+    """Collects the text and fails on a tag that is closed in the wrong order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.words: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def text_of(block: report.Block) -> str:
+    parser = Balanced()
+    parser.feed(block.html)
+    parser.close()
+    assert not parser.open
+    return " ".join(parser.words)
+
+
+# -- claims ----------------------------------------------------------------------------------------
+
+
+def test_the_table_of_claims_shows_each_verdict_with_its_criterion_and_reason():
+    text = text_of(report.claims("fig03", [SGD], "laptop"))
+    for verdict in claims.evaluate("fig03", [SGD], "laptop"):
+        for part in (verdict.claim.id, verdict.claim.criterion, verdict.claim.reason):
+            assert part in text
+        assert verdict.measured in text and verdict.verdict in text
+
+
+def test_smoke_scale_says_that_no_verdict_is_drawn():
+    assert "no verdict is drawn" in text_of(report.claims("fig03", [SGD], "smoke"))
+    assert "no verdict is drawn" not in text_of(report.claims("fig03", [SGD], "laptop"))
+
+
+def test_every_verdict_has_a_badge_that_is_legible_without_its_color():
+    assert set(report.BADGES) == set(claims.VERDICTS)
+    assert report.BADGES["reproduced"][0] != report.BADGES["not reproduced"][0]
+
+
+def test_terminals_get_text():
+    block = report.claims("fig03", [], "laptop")
+    assert repr(block).count("not run") == len(claims.evaluate("fig03", [], "laptop"))
+
+
+def test_the_scoreboard_counts_every_claim_once(tmp_path):
+    board = claims.scoreboard("laptop", str(tmp_path))
+    text = text_of(report.scoreboard(board))
+    assert str(len(board)) in text
+    assert all(claim_id in text for claim_id in board["id"])
+    assert "Figure 3" in text and "Table 1" in text and "Theorem 2" in text
+
+
+# -- provenance ------------------------------------------------------------------------------------
+
+
+def test_provenance_shows_the_scale_beside_the_papers_setting_and_where_the_run_was_made():
+    text = text_of(report.provenance("fig03", [SGD], "laptop"))
+    for part in (
+        "scale: laptop",
+        experiments.FIGURES["fig03"].paper_setting,
+        SGD.config.name,
+        "commit 0123456789ab",
+        "cpu, 1 thread(s)",
+        "1.5 min",
+        "made up; no data",
+        "B = 128",
+        "η = 0.04",
+    ):
+        assert part in text, part
+
+
+def test_a_diverged_run_is_announced():
+    provenance = {**SGD.provenance, "status": "diverged", "diverged_at": 17}
+    run = dataclasses.replace(SGD, provenance=provenance)
+    block = report.provenance("fig03", [run], "laptop")
+    assert "diverged at step 17" in text_of(block) and 'role="alert"' in block.html
+    assert "Warning" not in text_of(report.provenance("fig03", [SGD], "laptop"))
+
+
+def test_uncommitted_changes_are_shown():
+    run = dataclasses.replace(SGD, provenance={**SGD.provenance, "dirty": True})
+    assert "(changed)" in text_of(report.provenance("fig03", [run], "laptop"))
+
+
+def test_a_run_with_sparse_provenance_is_shown_all_the_same():
+    run = dataclasses.replace(SGD, provenance={})
+    assert "time unknown" in text_of(report.provenance("fig03", [run], "laptop"))
+
+
+def test_text_of_a_run_cannot_break_the_page():
+    data = {"source": "<script>alert(1)</script>", "note": "a & b"}
+    run = dataclasses.replace(SGD, provenance={**SGD.provenance, "data": data})
+    block = report.provenance("fig03", [run], "laptop")
+    assert "<script>" not in block.html and "a & b" in text_of(block)
+
+
+def test_the_csv_link_holds_the_series():
+    (data,) = re.findall(r'href="data:text/csv;base64,([^"]+)"', report.csv_link(GD))
+    frame = pd.read_csv(io.BytesIO(base64.b64decode(data)))
+    pd.testing.assert_frame_equal(frame, GD.series, rtol=1e-5, check_dtype=False)
+
+
+def test_the_csv_link_leaves_out_what_was_never_measured():
+    run = dataclasses.replace(GD, series=GD.series.assign(test_accuracy=float("nan")))
+    (data,) = re.findall(r"base64,([^\"]+)", report.csv_link(run))
+    assert "test_accuracy" not in base64.b64decode(data).decode()
+
+
+# -- the command that repeats a chapter ------------------------------------------------------------
+
+
+def test_the_command_names_the_chapter_below_the_checkout_and_its_parameters():
+    words = shlex.split(report.rerun_command("fig03", "laptop", 2, {"lr": 0.02}))
+    assert words[0] == "papermill" and words[2:5] == ["out.ipynb", "-p", "scale"]
+    assert (store.root() / words[1]).is_file() and not words[1].startswith("/")
+    assert words[5:8] == ["laptop", "-p", "seed"] and words[8] == "2"
+    assert json.loads(words[words.index("-y") + 1]) == {"overrides": {"lr": 0.02}}
+
+
+def test_the_command_of_a_plain_chapter_is_short():
+    words = shlex.split(report.rerun_command("fig02", "laptop"))
+    assert words[2:] == ["out.ipynb", "-p", "scale", "laptop"]
+
+
+def test_the_command_on_the_page_is_the_command():
+    block = report.provenance("fig03", [], "laptop", overrides={"lr": 0.02})
+    (shown,) = re.findall(r"<pre><code>(.*?)</code></pre>", block.html)
+    assert html.unescape(shown) == report.rerun_command("fig03", "laptop", 0, {"lr": 0.02})
+
+
+def test_a_figure_without_a_chapter_is_refused():
+    with pytest.raises(ValueError, match="expected one notebook, found 0"):
+        report.chapter("fig99")
+
+
+# -- checks of theorems ----------------------------------------------------------------------------
+
+
+def test_checks_are_shown_with_their_slack():
+    results = theorems.verify_theorem_1(pd.Series([0.5, 0.3, 0.2]).to_numpy()[None])
+    text = text_of(report.checks(results))
+    assert text.count("✓ holds") == len(results)
+    broken = [dataclasses.replace(results[0], slack=-0.5, passed=False)]
+    assert "✗ violated" in text_of(report.checks(broken)) and "-5.00e-01" in repr(
+        report.checks(broken)
+    )
