@@ -29,6 +29,7 @@ NETWORKS = (
     "wrn28_10",
     "wrn28_10_cifar100",
     "wrn_small",
+    "wrn_small_cifar100",
 )
 MEASURES = (
     "impurity",

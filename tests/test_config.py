@@ -1,0 +1,151 @@
+"""RunConfig: what is refused, what names a run, and when things are measured."""
+
+import json
+
+import pytest
+
+from ijrlib import config, datasets, measures, networks, operators
+from ijrlib.config import RunConfig
+
+
+def make(**fields):
+    return RunConfig(
+        **{"dataset": "digits", "examples": 40, "network": "6cnn", "lr": 0.1, "steps": 10}
+        | {"probe": 20}
+        | fields
+    )
+
+
+def test_json_round_trip_gives_the_same_configuration_and_hash():
+    one = make(batch_size=8, measures={"curvature": [(0, 5, 2)], "norms": [(0, 11, 1)]})
+    two = RunConfig.from_json(one.to_json())
+    assert two == one
+    assert two.hash == one.hash
+    assert two.name == one.name
+
+
+def test_fields_at_their_default_are_left_out_of_the_json():
+    assert set(json.loads(make().to_json())) == {
+        "dataset",
+        "examples",
+        "network",
+        "lr",
+        "steps",
+        "probe",
+    }
+
+
+def test_every_field_changes_the_hash():
+    base = make()
+    changes = {
+        "dataset": "mnist",
+        "examples": 41,
+        "network": "simple_cnn",
+        "lr": 0.2,
+        "steps": 11,
+        "batch_size": 8,
+        "init": "xavier_normal",
+        "loss": "squared",
+        "seed": 1,
+        "dtype": "float64",
+        "chunk": 10,
+        "probe": 21,
+        "test_examples": 5,
+        "measures": {"norms": [(0, 1, 1)]},
+    }
+    assert set(changes) == set(RunConfig.__dataclass_fields__)
+    hashes = {base.hash} | {base.replace(**{k: v}).hash for k, v in changes.items()}
+    assert len(hashes) == len(changes) + 1
+
+
+def test_the_name_of_a_known_configuration_never_changes():
+    stored = RunConfig("cifar10", 2000, "6cnn", 0.04, 1200, measures={"norms": [(0, 10, 1)]})
+    text = (
+        '{"dataset":"cifar10","examples":2000,"lr":0.04,"measures":{"norms":[[0,10,1]]},'
+        '"network":"6cnn","steps":1200}'
+    )
+    assert stored.to_json() == text
+    # echo -n TEXT | sha256sum, first twelve digits
+    import hashlib
+
+    assert (
+        stored.name
+        == "cifar10-2000-6cnn-gd-lr0.04-s0-" + hashlib.sha256(text.encode()).hexdigest()[:12]
+    )
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("dataset", "imagenet"),
+        ("network", "alexnet"),
+        ("init", "zeros"),
+        ("loss", "hinge"),
+        ("dtype", "float16"),
+        ("measures", {"sharpnes": [(0, 1, 1)]}),
+    ],
+)
+def test_unknown_names_are_refused_with_the_valid_ones(field, value):
+    with pytest.raises(ValueError, match="expected one of") as error:
+        make(**{field: value})
+    valid = {
+        "dataset": config.DATASETS,
+        "network": config.NETWORKS,
+        "init": config.INITIALIZATIONS,
+        "loss": config.LOSSES,
+        "dtype": config.DTYPES,
+        "measures": config.MEASURES,
+    }[field]
+    assert all(name in str(error.value) for name in valid)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("examples", 0),
+        ("examples", 2.5),
+        ("examples", True),
+        ("steps", 0),
+        ("batch_size", 0),
+        ("batch_size", 41),
+        ("probe", 41),
+        ("seed", -1),
+        ("lr", 0.0),
+        ("lr", float("nan")),
+        ("lr", float("inf")),
+        ("lr", "fast"),
+        ("measures", {"norms": [(0, 10)]}),
+        ("measures", {"norms": [(5, 5, 1)]}),
+        ("measures", {"norms": [(0, 5, 0)]}),
+    ],
+)
+def test_values_out_of_range_are_refused_naming_the_field(field, value):
+    with pytest.raises(ValueError, match=field):
+        make(**{field: value})
+
+
+def test_replace_refuses_an_unknown_field_and_lists_the_fields():
+    with pytest.raises(ValueError, match="no field 'learning_rate'.*lr"):
+        make().replace(learning_rate=0.1)
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"dataset": "digits"}', '{"colour": 1}'])
+def test_json_that_is_no_configuration_is_refused(text):
+    with pytest.raises(ValueError, match="configuration|no field"):
+        RunConfig.from_json(text)
+
+
+def test_measured_steps_are_the_union_of_half_open_windows_up_to_the_last_step():
+    run = make(measures={"curvature": [(0, 4, 3), (2, 4, 1), (9, 30, 1)]})
+    assert run.measured_steps("curvature") == [0, 2, 3, 9, 10]
+    assert run.measured_steps("norms") == []
+    with pytest.raises(ValueError, match="measure"):
+        run.measured_steps("sharpness")
+
+
+def test_names_that_the_configuration_allows_are_those_that_exist():
+    assert set(config.DATASETS) == set(datasets.DATASETS)
+    assert set(config.NETWORKS) == set(networks.NETWORKS)
+    assert set(config.INITIALIZATIONS) == set(networks.INITIALIZATIONS)
+    assert set(config.LOSSES) == set(operators.LOSSES)
+    assert set(config.MEASURES) == set(measures.MEASURES)
