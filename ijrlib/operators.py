@@ -163,6 +163,7 @@ class _Passes:
 
 
 def _gradient(output: Tensor, inputs: Sequence[Tensor], **kwargs) -> tuple[Tensor, ...]:
+    """∂output/∂inputs, zeros where an input does not matter."""
     return torch.autograd.grad(output, inputs, materialize_grads=True, **kwargs)
 
 
@@ -188,6 +189,7 @@ def hessian(
         value = loss(passes.logits(i), pairs[i][1]) * passes.weights[i]
         return _gradient(value, passes.tensors, create_graph=True)
 
+    @torch.enable_grad()
     def product(v: Tensor) -> Tensor:
         direction = unflatten(v, passes.tensors)
         if cache and not graphs:
@@ -215,6 +217,7 @@ def gauss_newton(
     pairs = chunks(data, chunk)
     passes = _Passes(model, [x for x, _ in pairs])
 
+    @torch.enable_grad()
     def product(v: Tensor) -> Tensor:
         direction = unflatten(v, passes.tensors)
         total = torch.zeros_like(v)
@@ -251,6 +254,7 @@ def mean_jacobian(model: nn.Module, x: object, *, chunk: int = CHUNK) -> MeanJac
     with torch.no_grad():
         classes = passes.logits(0).shape[1]
 
+    @torch.enable_grad()
     def matvec(u: Tensor) -> Tensor:
         total = torch.zeros(passes.m, dtype=passes.dtype, device=passes.device)
         for i, weight in enumerate(passes.weights):
@@ -287,6 +291,7 @@ def input_chunks(x: object, chunk: int = CHUNK) -> list[Tensor]:
     return xs
 
 
+@torch.enable_grad()
 def mean_jacobian_gram(model: nn.Module, x: object, *, chunk: int = CHUNK) -> Tensor:
     """⟨J⟩ᵀ⟨J⟩, shape (C, C), float64, exact: C reverse passes on one graph of ⟨z⟩ a chunk.
 
@@ -315,6 +320,7 @@ def gram(rows: Tensor, block: int = 1 << 18) -> Tensor:
     return total
 
 
+@torch.enable_grad()
 def loss_and_gradient(
     model: nn.Module, loss: Loss, data: object, *, chunk: int = CHUNK
 ) -> tuple[Tensor, Tensor, Tensor]:

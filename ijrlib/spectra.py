@@ -1,7 +1,7 @@
 """Top eigenpairs with a residual certificate, and the norm of the mean Jacobian.
 
 The eigensolver takes anything with ``op @ v``.  It is a Rayleigh–Ritz iteration: the basis starts
-with the given vectors and grows by the residual of the first pair that has not converged, which
+with the given vectors and grows by the residuals of the pairs that have not converged, which
 from one start vector spans the Krylov space of Lanczos.  The products are kept with the basis, so
 the residual reported is ‖Ax − θx‖ of the vector that is returned, not an estimate from a
 recursion, and costs no further product.
@@ -15,7 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ijrlib.operators import MeanJacobian, SymmetricOperator, mean_jacobian, mean_jacobian_gram
+from ijrlib.operators import (
+    MeanJacobian,
+    SymmetricOperator,
+    input_chunks,
+    mean_jacobian,
+    mean_jacobian_gram,
+)
 
 BASIS = 24
 """Basis vectors before a restart, and two more for each wanted pair; memory is 2·BASIS·m
@@ -62,7 +68,8 @@ def top_eigenpair(
             random.
         rtol: relative residual at which to stop.  The eigenvalue's own error is of second order, at
             most (residual·θ)² / gap.
-        max_products: products at most; the best pair found is returned with its residual.
+        max_products: products at most; the best pair found is returned with its residual.  An
+            operator that gives numbers that are not finite gives value and residual nan.
         seed: of the random start.
         method: "lanczos"; or for comparison "power" (power iteration, as the paper's) or
             "pyhessian" (Yao et al. 2020, its default tolerance; for an operator of
@@ -98,10 +105,16 @@ def top_eigenpairs(
     if not 1 <= k <= min(m, max_products):
         raise ValueError(f"k: expected 1 to {min(m, max_products)}, got {k}")
     randoms = torch.Generator().manual_seed(seed)
-    starts = [_random(op, randoms)] if v0 is None else _start_vectors(v0, m)
+    if v0 is None:  # k vectors, so that a multiple eigenvalue is seen as often as it occurs
+        starts = [_random(op, randoms) for _ in range(k)]
+    else:
+        starts = _start_vectors(v0.to(_random(op, randoms)), m)
     dtype = starts[0].dtype
     space = _Subspace(op, starts[0], size=min(m, BASIS + 2 * k))
     while True:
+        if not space.finite:
+            nan = float("nan")
+            return [Eigenpair(nan, space.basis[0], nan, space.products, False)] * k
         if space.size >= k:
             values, mixing = space.ritz()
             residuals = [space.residual(values[j], mixing[:, j]) for j in range(k)]
@@ -120,7 +133,7 @@ def top_eigenpairs(
                     for j in range(k)
                 ]
             if not starts:
-                starts.append(residuals[open_[0]])
+                starts.extend(residuals[j] for j in open_)
             if space.size == space.capacity:
                 space.restart(mixing[:, : k + 4])
         if not starts or not space.expand(starts.pop(0)):
@@ -138,6 +151,7 @@ class _Subspace:
         self.projected = torch.zeros(size, size, dtype=torch.float64)
         self.size = 0
         self.products = 0
+        self.finite = True
 
     def expand(self, v: Tensor) -> bool:
         """Add v, made orthonormal to the basis; False where it lies within the span."""
@@ -154,6 +168,7 @@ class _Subspace:
         self.basis[j] = v / v.norm()
         self.images[j] = self.op @ self.basis[j]
         self.size, self.products = j + 1, self.products + 1
+        self.finite = bool(torch.isfinite(self.images[j]).all())
         column = (self.images[: j + 1] @ self.basis[j]).double().cpu()
         self.projected[: j + 1, j] = self.projected[j, : j + 1] = column
         return True
@@ -203,6 +218,7 @@ def jacobian_norm(
         return algorithm_2(mean_jacobian(model, x), rtol=rtol, seed=seed)[-1]
     if method not in ("auto", "exact", "golub-kahan"):
         raise ValueError(f"method: expected auto, exact, golub-kahan or power; got {method!r}")
+    x = input_chunks(x)
     op = mean_jacobian(model, x)
     if method == "exact" or (method == "auto" and op.shape[1] <= 20):
         return float(torch.linalg.eigvalsh(mean_jacobian_gram(model, x))[-1].clamp(min=0).sqrt())

@@ -84,6 +84,7 @@ def batch_indices(examples: int, batch_size: int, seed: int, step: int) -> Tenso
     return order[position * batch_size : (position + 1) * batch_size]
 
 
+@torch.enable_grad()
 def _gradient(
     model: nn.Module, loss: Loss, x: Tensor, y: Tensor, tensors: Sequence[Tensor], chunk: int
 ) -> tuple[float, list[Tensor], Tensor]:
