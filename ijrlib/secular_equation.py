@@ -130,7 +130,7 @@ def all_roots(ranked: Array) -> tuple[Array, Array]:
     is_phi = index <= index[:-1, None]  # (C − 1, C): pole j is at or above the right end i
 
     def newton(poles: Array, y: Array, lam: Array) -> tuple[Array, Array, Array, Array]:
-        gap = xp.where(deflated[..., None], 1.0, poles - y[..., None])
+        gap = xp.where(deflated[..., None], scale, poles - y[..., None])
         a = p[..., None, :] / gap
         curved = a * (a - 1)
         phi, d_phi = (xp.sum(xp.where(is_phi, t, 0.0), axis=-1) for t in (a, curved))
