@@ -34,7 +34,7 @@ SHARPNESS_RTOL = 2e-2
 in it."""
 
 COLD_EVERY = 25
-"""Every so many measurements the eigensolver also gets a random start vector, lest it follow an
+"""Every so many measurements the eigensolver starts from a random vector alone, lest it follow an
 eigenvector that is no longer the top one."""
 
 ALGORITHM_2_ITERATIONS = 30
@@ -95,19 +95,16 @@ def curvature(state: State) -> Values:
     probe.
 
     r is the unit top eigenvector of H and g the probe's gradient.  The eigensolver starts from the
-    previous r, then tries g, and every ``COLD_EVERY`` measurements a random vector too.
+    previous r and then tries g; every ``COLD_EVERY`` measurements it starts cold.
     """
     model, loss = state.model, LOSSES[state.loss]
     value, gradient, z = loss_and_gradient(model, loss, state.probe, chunk=state.chunk)
     count = int(state.memory.get("curvature_count", torch.zeros(())))
-    starts = [state.memory["top_vector"]] if "top_vector" in state.memory else []
-    if float(gradient.norm()) > 0:
-        starts.append(gradient)
-    if count % COLD_EVERY == 0 or not starts:
-        random = torch.randn(len(gradient), generator=torch.Generator().manual_seed(state.step))
-        starts.append(random.to(gradient))
+    starts = None
+    if count % COLD_EVERY:
+        starts = torch.stack([state.memory["top_vector"], gradient], dim=1)
     op = hessian(model, loss, state.probe, chunk=state.chunk, cache=True)
-    top = top_eigenpair(op, torch.stack(starts, dim=1), rtol=SHARPNESS_RTOL)
+    top = top_eigenpair(op, starts, rtol=SHARPNESS_RTOL, seed=state.step)
     state.memory["top_vector"] = top.vector
     state.memory["curvature_count"] = torch.tensor(count + 1)
     gram = mean_jacobian_gram(model, state.probe[0], chunk=state.chunk)
