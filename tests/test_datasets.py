@@ -43,7 +43,10 @@ def write_mnist(folder, subfolder="MNIST/raw", train=50, test=20):
     """Random images, the labels being 0, 1, … 9, 0, … in file order."""
     written = {}
     for split, prefix, count in (("train", "train", train), ("test", "t10k", test)):
-        pixels, labels = images(count, 28, 28, seed=count), np.arange(count, dtype=np.uint8) % 10
+        pixels, labels = (
+            images(count, 28, 28, seed=len(split)),
+            np.arange(count, dtype=np.uint8) % 10,
+        )
         write_idx(folder / subfolder / f"{prefix}-images-idx3-ubyte", pixels)
         write_idx(folder / subfolder / f"{prefix}-labels-idx1-ubyte", labels)
         written[split] = pixels, labels
