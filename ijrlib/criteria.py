@@ -45,8 +45,8 @@ def rows(run: Run, *names: str) -> pd.DataFrame:
     absent = [name for name in names if name not in run.series.columns]
     if absent:
         raise NotMeasured(f"{run.config.name} has no column {', '.join(absent)}")
-    frame = run.series[["step", *names]]
-    frame = frame[np.isfinite(frame.to_numpy(dtype=float)).all(axis=1)]
+    frame = run.series.loc[:, ["step", *names]]
+    frame = frame.loc[np.isfinite(frame.to_numpy(dtype=float)).all(axis=1)]
     if frame.empty:
         raise NotMeasured(f"{run.config.name} has no step with finite {', '.join(names)}")
     return frame
@@ -72,19 +72,19 @@ def window(run: Run, index: int, *names: str, least: int = 4) -> pd.DataFrame:
         )
     start, stop, _ = windows[index]
     frame = rows(run, *names)
-    frame = frame[(frame["step"] >= start) & (frame["step"] < stop)]
-    frame = frame[(frame[list(names)] > 0).all(axis=1)]
+    frame = frame.loc[(frame["step"] >= start) & (frame["step"] < stop)]
+    frame = frame.loc[(frame[list(names)] > 0).all(axis=1)]
     if len(frame) < least:
         raise NotMeasured(f"{run.config.name}: {len(frame)} usable step(s) in [{start}, {stop})")
     return frame
 
 
-def detrended_log(values: pd.Series) -> np.ndarray:
+def detrended_log(values: np.ndarray) -> np.ndarray:
     """log x minus its running median over a quarter of the window (51 of 200 steps): what is left
     is the oscillation; the slow part is what the paper allows the factor to do."""
-    log = pd.Series(np.log(values.to_numpy(dtype=float)))
+    log = pd.Series(np.log(values))
     width = max(3, len(log) // 4) | 1
-    return (log - log.rolling(width, center=True, min_periods=1).median()).to_numpy()
+    return (log - log.rolling(width, center=True, min_periods=1).median()).to_numpy(dtype=float)
 
 
 def _correlation(x: np.ndarray, y: np.ndarray) -> float:
@@ -174,7 +174,8 @@ def impurity_path(runs: Sequence[Run]) -> Measurement:
 
 
 def _impurity(run: Run) -> pd.Series:
-    return rows(run, "impurity_mean").set_index("step")["impurity_mean"]
+    frame = rows(run, "impurity_mean")
+    return pd.Series(frame["impurity_mean"].to_numpy(dtype=float), index=frame["step"])
 
 
 def _classes(run: Run) -> int:
@@ -197,7 +198,8 @@ H, J = "sharpness", "jacobian_norm_sq"
 def oscillation_correlation(runs: Sequence[Run], index: int) -> Measurement:
     """Pearson correlation of the detrended log‖H‖ and log‖⟨J⟩‖² in one window."""
     frame = window(first(runs), index, H, J)
-    r = _correlation(detrended_log(frame[H]), detrended_log(frame[J]))
+    h, j = detrended_log(frame[H].to_numpy()), detrended_log(frame[J].to_numpy())
+    r = _correlation(h, j)
     return Measurement(f"r = {r:.2f} over {len(frame)} steps", r >= LEAST_CORRELATION)
 
 
@@ -208,7 +210,8 @@ def factor_locally_constant(runs: Sequence[Run]) -> Measurement:
     shares = []
     for index in WINDOWS.values():
         frame = window(run, index, H, J)
-        h, factor = detrended_log(frame[H]), detrended_log(frame[H] / frame[J])
+        h = detrended_log(frame[H].to_numpy())
+        factor = detrended_log((frame[H] / frame[J]).to_numpy())
         if np.ptp(h) == 0:
             raise NotMeasured("the sharpness is constant in a window")
         shares.append(1 - factor.var() / h.var())
@@ -236,7 +239,7 @@ def factor_drifts_slowly(runs: Sequence[Run]) -> Measurement:
 def late_sharpness_ratios(runs: Sequence[Run]) -> list[float]:
     """Median of ‖H‖·η/2 in each window after the first."""
     run = first(runs)
-    return [float(window(run, i, H)[H].median()) * run.config.lr / 2 for i in (1, 2)]
+    return [float(np.median(window(run, i, H)[H])) * run.config.lr / 2 for i in (1, 2)]
 
 
 def threshold_similar(runs: Sequence[Run]) -> Measurement:
@@ -311,23 +314,23 @@ def gauss_newton_is_near(runs: Sequence[Run]) -> Measurement:
     """Median of |‖H‖ − ‖G‖|/‖H‖ over the steps from the first ‖H‖ ≥ 2/η on."""
     run = first(runs)
     frame = rows(run, "sharpness", "gauss_newton_norm")
-    onset = frame["sharpness"] >= 2 / run.config.lr
-    if not onset.any():
+    h, g = frame["sharpness"].to_numpy(), frame["gauss_newton_norm"].to_numpy()
+    reached = np.flatnonzero(h >= 2 / run.config.lr)
+    if reached.size == 0:
         raise NotMeasured(f"{run.config.name}: ‖H‖ never reaches 2/η where ‖G‖ is measured")
-    late = frame.loc[onset.idxmax() :]
-    difference = (
-        (late["sharpness"] - late["gauss_newton_norm"]).abs() / late["sharpness"]
-    ).median()
+    h, g = h[reached[0] :], g[reached[0] :]
+    difference = float(np.median(np.abs(h - g) / h))
     return Measurement(
-        f"median relative difference {difference:.2f} over {len(late)} steps", difference <= NEAR
+        f"median relative difference {difference:.2f} over {len(h)} steps", difference <= NEAR
     )
 
 
 def trace_approximation(runs: Sequence[Run]) -> Measurement:
     """Median relative difference of ⟨tr M · ‖J‖_F²⟩/C from tr G (Eq 12)."""
     frame = rows(first(runs), "gauss_newton_trace", "gauss_newton_trace_approximation")
-    exact = frame["gauss_newton_trace"]
-    difference = ((frame["gauss_newton_trace_approximation"] - exact).abs() / exact).median()
+    exact = frame["gauss_newton_trace"].to_numpy()
+    approximation = frame["gauss_newton_trace_approximation"].to_numpy()
+    difference = float(np.median(np.abs(approximation - exact) / exact))
     return Measurement(
         f"median relative difference {difference:.2f} over {len(frame)} steps", difference <= NEAR
     )

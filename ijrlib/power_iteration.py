@@ -46,15 +46,16 @@ def power_iterates(
         return m_u - top * q * (q * u).sum(axis=1, keepdims=True)
 
     def unit(u: np.ndarray) -> np.ndarray:
-        norm = np.linalg.norm(u, axis=1, keepdims=True)
+        norm = np.sqrt((u * u).sum(axis=1, keepdims=True))
         return np.divide(u, norm, out=np.zeros_like(u), where=norm > 0)
 
-    u = unit(np.random.default_rng(seed).standard_normal(p.shape))
+    m_u = product(np.random.default_rng(seed).standard_normal(p.shape))
     estimates = np.empty((len(p), iterations))
     for i in range(iterations):
-        v = unit(product(u))
+        v = unit(m_u)
         u = unit(product(v))
-        estimates[:, i] = (v * product(u)).sum(axis=1)
+        m_u = product(u)
+        estimates[:, i] = (v * m_u).sum(axis=1)
     return estimates
 
 

@@ -84,13 +84,13 @@ def scoreboard(frame: pd.DataFrame) -> Block:
     for figure, group in frame.groupby("figure", sort=False):
         rows = [
             (
-                f'<span title="{_text(row.criterion)}">{_text(row.statement)}</span>'
-                f"<br><code>{_text(row.id)}</code>",
-                _text(row.printed) or "–",
-                _text(row.measured) or "–",
-                _badge(str(row.verdict)) + _small(row.note),
+                f'<span title="{_text(row["criterion"])}">{_text(row["statement"])}</span>'
+                f"<br><code>{_text(row['id'])}</code>",
+                _text(row["printed"]) or "–",
+                _text(row["measured"]) or "–",
+                _badge(row["verdict"]) + _small(row["note"]),
             )
-            for row in group.itertuples()
+            for row in group.to_dict("records")
         ]
         parts.append(f"<h3>{_text(_heading(str(figure)))}</h3>{_table(header, rows)}")
     text = "\n".join(f"{v}: {counts[v]}" for v in _claims.VERDICTS if v in counts)

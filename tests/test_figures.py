@@ -42,9 +42,15 @@ def drawn() -> dict[str, Figure]:
 FIGURES = drawn()
 
 
-def line(figure: Figure, label: str, axes: int = 0):
+def points(artist) -> tuple[np.ndarray, np.ndarray]:
+    """x and y of a drawn line."""
+    x, y = artist.get_data()
+    return np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+
+
+def line(figure: Figure, label: str, axes: int = 0) -> tuple[np.ndarray, np.ndarray]:
     (found,) = (x for x in figure.axes[axes].get_lines() if label in str(x.get_label()))
-    return found
+    return points(found)
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -99,10 +105,10 @@ def test_text_colors_have_enough_contrast_on_the_card():
 def test_figure_1_has_a_pole_at_every_probability_and_a_root_at_every_eigenvalue():
     axes = FIGURES["secular_function"].axes[0]
     verticals = {
-        x.get_xdata()[0] for x in axes.get_lines() if to_hex(x.get_color()).upper() == "#D55E00"
+        points(x)[0][0] for x in axes.get_lines() if to_hex(x.get_color()).upper() == "#D55E00"
     }
     assert verticals == set(P)
-    roots = line(FIGURES["secular_function"], "roots").get_xdata()
+    roots, _ = line(FIGURES["secular_function"], "roots")
     np.testing.assert_allclose(
         roots, np.linalg.eigvalsh(np.diag(P) - np.outer(P, P))[::-1], atol=1e-15
     )
@@ -110,7 +116,7 @@ def test_figure_1_has_a_pole_at_every_probability_and_a_root_at_every_eigenvalue
 
 def test_figure_1_draws_no_line_across_a_pole():
     for branch in FIGURES["secular_function"].axes[0].get_lines():
-        x, v = np.asarray(branch.get_xdata()), np.asarray(branch.get_ydata())
+        x, v = points(branch)
         if len(x) > 10:
             assert not any(x[0] < pole < x[-1] for pole in P)
             assert np.nanmax(np.abs(v)) <= 3
@@ -120,16 +126,16 @@ def test_figure_1_draws_no_line_across_a_pole():
 
 def test_figure_1_accepts_a_list_and_equal_entries():
     figure = figures.secular_function([0.4, 0.3, 0.3])
-    roots = line(figure, "roots").get_xdata()
+    roots, _ = line(figure, "roots")
     np.testing.assert_array_equal(roots, logits.eigensystem(np.array([0.4, 0.3, 0.3]))[0])
 
 
 def test_theorem_2_draws_the_norm_the_mean_and_the_bound_where_they_were_measured():
     measured = GD.series.dropna(subset=["gauss_newton_norm"])
     for label, name in (("$\\|G\\|$", "gauss_newton_norm"), ("{(1)}", "theorem_2_bound")):
-        curve = line(FIGURES["theorem_2"], label)
-        np.testing.assert_array_equal(curve.get_xdata(), measured["step"])
-        np.testing.assert_array_equal(curve.get_ydata(), measured[name])
+        steps, values = line(FIGURES["theorem_2"], label)
+        np.testing.assert_array_equal(steps, measured["step"])
+        np.testing.assert_array_equal(values, measured[name])
 
 
 def test_theorem_2_shows_every_probe_example_at_three_steps():
@@ -143,8 +149,9 @@ def test_theorem_2_shows_every_probe_example_at_three_steps():
 def test_convergence_draws_the_median_over_cases_against_the_iteration():
     errors = np.array([[1e-1, 1e-2], [1e-3, 1e-4], [1e-2, 1e-3]])
     figure = figures.convergence({"cases": errors}, "error")
-    np.testing.assert_array_equal(line(figure, "cases").get_xdata(), [1, 2])
-    np.testing.assert_allclose(line(figure, "cases").get_ydata(), [1e-2, 1e-3])
+    iterations, medians = line(figure, "cases")
+    np.testing.assert_array_equal(iterations, [1, 2])
+    np.testing.assert_allclose(medians, [1e-2, 1e-3])
 
 
 # -- impurity --------------------------------------------------------------------------------------
@@ -164,15 +171,16 @@ def test_figure_2_left_draws_the_typical_path_between_its_bounds():
     np.testing.assert_array_equal(points[:, 0], GD.arrays["tracked_p1"][:, index])
     np.testing.assert_array_equal(points[:, 1], GD.arrays["tracked_impurity"][:, index])
     upper, lower = line(FIGURES["impurity_path"], "min"), line(FIGURES["impurity_path"], "frac")
-    assert np.interp(0.3, upper.get_xdata(), upper.get_ydata()) == pytest.approx(0.3)
-    assert np.interp(0.8, upper.get_xdata(), upper.get_ydata()) == pytest.approx(0.32)
-    assert np.interp(0.5, lower.get_xdata(), lower.get_ydata()) == pytest.approx(0.25)
+    assert np.interp(0.3, *upper) == pytest.approx(0.3)
+    assert np.interp(0.8, *upper) == pytest.approx(0.32)
+    assert np.interp(0.5, *lower) == pytest.approx(0.25)
 
 
 def test_figure_2_right_draws_the_mean_and_the_quartiles():
-    curve = line(FIGURES["impurity_evolution"], "mean")
-    np.testing.assert_array_equal(curve.get_ydata(), GD.series["impurity_mean"])
-    band = FIGURES["impurity_evolution"].axes[0].collections[0].get_paths()[0].vertices
+    _, mean = line(FIGURES["impurity_evolution"], "mean")
+    np.testing.assert_array_equal(mean, GD.series["impurity_mean"])
+    outline = FIGURES["impurity_evolution"].axes[0].collections[0].get_paths()[0]
+    band = np.asarray(outline.vertices)
     assert band[:, 1].max() == GD.series["impurity_q75"].max()
 
 
@@ -195,12 +203,12 @@ def test_figure_3_has_a_panel_for_each_window_with_two_axes_of_its_own():
 def test_figure_3_draws_the_threshold_at_two_over_the_learning_rate():
     for axes in FIGURES["sharpness_and_jacobian"].axes[:3]:
         dashed = [x for x in axes.get_lines() if x.get_linestyle() == "--"]
-        assert [x.get_ydata()[0] for x in dashed] == [2 / SGD.config.lr]
+        assert [points(x)[1][0] for x in dashed] == [2 / SGD.config.lr]
 
 
 def test_figure_3_draws_every_measured_step_of_its_window():
     figure = FIGURES["sharpness_and_jacobian"]
-    steps = line(figure, "sharpness", axes=1).get_xdata()
+    steps, _ = line(figure, "sharpness", axes=1)
     np.testing.assert_array_equal(steps, np.arange(1000, 1201))
 
 
