@@ -38,8 +38,8 @@ COLD_EVERY = 25
 eigenvector that is no longer the top one."""
 
 COLD_RTOL = 1e-3
-"""Tolerance of a cold start: with a loose one, a start vector that happens to have little of the top
-eigenvector in it is certified at a lower eigenvalue."""
+"""Tolerance of a cold start: with a loose one, a start vector that happens to have little of the
+top eigenvector in it is certified at a lower eigenvalue."""
 
 ALGORITHM_2_ITERATIONS = 30
 

@@ -1,0 +1,88 @@
+"""The table of figures and the ways to get its runs."""
+
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from ijrlib import experiments, store
+from ijrlib.experiments import FIGURES, SCALES
+
+
+@pytest.mark.parametrize("figure", FIGURES)
+@pytest.mark.parametrize("scale", SCALES)
+def test_every_figure_has_its_runs_at_every_scale(figure, scale):
+    configs = experiments.configs(figure, scale)
+    assert len(configs) == len(FIGURES[figure].laptop) == len(FIGURES[figure].paper)
+    for config in configs:
+        for name, _ in config.measures:
+            assert config.measured_steps(name), name
+        if scale == "smoke":
+            assert config.dataset == "digits"
+            assert config.steps <= experiments.SMOKE_STEPS
+
+
+def test_the_runs_of_figure_2_and_3_are_those_of_the_paper_but_for_size():
+    (gd,), (sgd,) = experiments.configs("fig02", "paper"), experiments.configs("fig03", "paper")
+    assert (gd.dataset, gd.network, gd.lr, gd.examples) == ("cifar10", "6cnn", 0.04, 50_000)
+    assert gd.batch_size is None
+    assert (sgd.dataset, sgd.lr, sgd.batch_size, sgd.examples) == ("cifar10", 0.04, 128, 50_000)
+    for scale in ("laptop", "paper"):
+        (config,) = experiments.configs("fig03", scale)
+        measured = set(config.measured_steps("curvature"))
+        for start, stop in ((0, 200), (1000, 1200), (1500, 1700)):
+            assert measured.issuperset(range(start, stop + 1))
+
+
+def test_smoke_windows_keep_their_number_and_order():
+    (config,) = experiments.configs("fig03", "smoke")
+    windows = config.windows("curvature")
+    assert len(windows) == 3
+    assert windows[0][0] == 0
+    assert all(a[1] <= b[0] for a, b in zip(windows, windows[1:], strict=False))
+    assert windows[-1][1] == config.steps + 1
+
+
+def test_the_seed_is_added_and_overrides_replace_fields():
+    (config,) = experiments.configs("fig02", "smoke", seed=3, overrides={"lr": 0.5})
+    assert (config.seed, config.lr) == (3, 0.5)
+    with pytest.raises(ValueError, match="no field 'learning_rate'"):
+        experiments.configs("fig02", "smoke", overrides={"learning_rate": 0.5})
+
+
+def test_an_unknown_figure_or_scale_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match="fig02, fig03"):
+        experiments.configs("fig99", "smoke")
+    with pytest.raises(ValueError, match="smoke, laptop, paper"):
+        experiments.configs("fig02", "huge")
+
+
+def test_parameters_are_taken_from_a_namespace_and_unknown_ones_refused():
+    namespace = {"scale": "smoke", "device": "cpu", "seed": 0, "overrides": {}, "runs_dir": None}
+    noise = {"In": [], "Out": {}, "_i": "x", "__name__": "__main__", "pd": pd, "exit": exit}
+    assert experiments.parameters({**namespace, **noise}) == namespace
+    with pytest.raises(ValueError, match="unknown parameter sed; this chapter has scale"):
+        experiments.parameters({**namespace, "sed": 1})
+    assert experiments.parameters({**namespace, "live": True}, "live") == namespace
+
+
+def test_stored_runs_are_loaded_and_not_trained_again(tmp_path, monkeypatch):
+    (config,) = experiments.configs("fig03", "smoke")
+    frame = pd.DataFrame({"step": [0]})
+    store.save(store.Run(config, frame, {}, {"status": "complete"}), tmp_path)
+    monkeypatch.setitem(sys.modules, "ijrlib.runner", None)  # importing it would fail
+    (run,) = experiments.runs("fig03", "smoke", runs_dir=tmp_path)
+    assert run.config == config
+
+
+def test_a_missing_run_without_torch_says_what_is_needed(tmp_path):
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from ijrlib import experiments\n"
+        f"experiments.runs('fig02', 'smoke', runs_dir={str(tmp_path)!r})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "is not stored under" in done.stderr
+    assert "ijrlib[train]" in done.stderr

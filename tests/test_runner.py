@@ -1,0 +1,165 @@
+"""A run from configuration to store: complete, resumed, diverged, refused."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from ijrlib import runner, store
+from ijrlib.config import RunConfig
+
+TINY = RunConfig(
+    dataset="digits",
+    examples=20,
+    network="3fcn_mnist",
+    lr=0.1,
+    steps=6,
+    probe=8,
+    chunk=6,
+    test_examples=8,
+    measures={  # type: ignore[arg-type]
+        "impurity": [(0, 7, 1)],
+        "curvature": [(0, 7, 2)],
+        "accuracy": [(0, 7, 3)],
+        "norms": [(6, 7, 1)],
+        "theorem_2": [(3, 4, 1)],
+        "logit_spectrum": [(0, 7, 6)],
+        "algorithm_2": [(6, 7, 1)],
+    },
+)
+
+
+@pytest.fixture(autouse=True)
+def no_data_sets(monkeypatch, tmp_path):
+    monkeypatch.setenv("IJR_DATA", str(tmp_path / "no data sets here"))
+
+
+def interrupt(monkeypatch, at):
+    """Make training stop at a step, as a signal would."""
+    train = runner.train
+
+    def cut(*args, **kwargs):
+        for step in train(*args, **kwargs):
+            if step.step == at:
+                raise KeyboardInterrupt
+            yield step
+
+    monkeypatch.setattr(runner, "train", cut)
+
+
+def assert_same_numbers(one, two):
+    pd.testing.assert_frame_equal(one.series, two.series, check_exact=True)
+    assert set(one.arrays) == set(two.arrays)
+    for name, array in one.arrays.items():
+        np.testing.assert_array_equal(array, two.arrays[name])
+
+
+def test_a_run_measures_what_its_schedule_says_and_nothing_else(tmp_path):
+    run = runner.run(TINY, "cpu", tmp_path)
+    series = run.series.set_index("step")
+    assert list(series.index) == [0, 1, 2, 3, 4, 5, 6]
+    assert list(series.index[series["sharpness"].notna()]) == [0, 2, 4, 6]
+    assert list(series.index[series["train_accuracy"].notna()]) == [0, 3, 6]
+    assert list(series.index[series["theorem_2_mean"].notna()]) == [3]
+    assert list(series.index[series["weight_norm"].notna()]) == [6]
+    assert series["train_loss"].notna().all()
+    assert list(run.arrays["q_sqrt_lambda.steps"]) == [0, 6]
+    assert run.arrays["q_sqrt_lambda"].shape == (2, 10, 10)
+    assert run.arrays["lambda_star"].shape == (1, 8)
+    assert series["train_loss"].iloc[-1] < series["train_loss"].iloc[0]
+
+
+def test_provenance_says_where_the_numbers_come_from(tmp_path):
+    provenance = runner.run(TINY, "cpu", tmp_path).provenance
+    assert provenance["status"] == "complete"
+    assert provenance["device"] == "cpu"
+    assert provenance["threads"] == torch.get_num_threads()
+    assert provenance["packages"]["torch"] == torch.__version__
+    assert provenance["parameters"] == 199_210
+    assert provenance["data"]["name"] == "digits"
+    assert len(provenance["data"]["sha256"]) == 64
+    assert provenance["resumed"] == 0
+
+
+@pytest.mark.parametrize("batch_size", [None, 7])
+def test_a_killed_run_resumes_to_the_same_numbers_bit_for_bit(tmp_path, monkeypatch, batch_size):
+    config = TINY.replace(batch_size=batch_size)
+    whole = runner.run(config, "cpu", tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        interrupt(patch, at=4)
+        with pytest.raises(KeyboardInterrupt):
+            runner.run(config, "cpu", tmp_path / "cut", checkpoint_seconds=0)
+    assert store.find(tmp_path / "cut") == []
+    resumed = runner.run(config, "cpu", tmp_path / "cut")
+    assert resumed.provenance["resumed"] == 1
+    assert_same_numbers(whole, resumed)
+    assert list((tmp_path / "cut" / ".checkpoints").iterdir()) == []
+
+
+def test_a_checkpoint_that_was_cut_off_is_refused_with_a_way_out(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        interrupt(patch, at=4)
+        with pytest.raises(KeyboardInterrupt):
+            runner.run(TINY, "cpu", tmp_path, checkpoint_seconds=0)
+    (path,) = (tmp_path / ".checkpoints").iterdir()
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="can't be read.*remove it to start over"):
+        runner.run(TINY, "cpu", tmp_path)
+
+
+def test_a_checkpoint_of_another_configuration_is_never_resumed(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        interrupt(patch, at=4)
+        with pytest.raises(KeyboardInterrupt):
+            runner.run(TINY, "cpu", tmp_path, checkpoint_seconds=0)
+    (path,) = (tmp_path / ".checkpoints").iterdir()
+    other = TINY.replace(lr=0.2)
+    path.rename(path.with_name(f"{other.name}.pt"))
+    with pytest.raises(ValueError, match="another configuration"):
+        runner.run(other, "cpu", tmp_path)
+
+
+def test_a_diverging_run_stops_with_its_step_and_keeps_what_it_measured(tmp_path):
+    config = TINY.replace(lr=1e9, loss="squared", steps=50, measures={"norms": [(0, 51, 1)]})
+    run = runner.run(config, "cpu", tmp_path)
+    at = run.provenance["diverged_at"]
+    assert run.provenance["status"] == "diverged"
+    assert 0 < at < 50
+    assert list(run.series["step"]) == list(range(at))
+    assert np.isfinite(run.series["train_loss"]).all()
+
+
+def test_the_seed_decides_the_run_and_the_global_random_state_does_not(tmp_path):
+    config = TINY.replace(measures={"norms": [(0, 7, 3)]})
+    torch.manual_seed(1)
+    one = runner.run(config, "cpu", tmp_path / "one")
+    torch.manual_seed(2)
+    assert_same_numbers(one, runner.run(config, "cpu", tmp_path / "two"))
+    other = runner.run(config.replace(seed=1), "cpu", tmp_path / "one")
+    assert other.series["train_loss"].iloc[0] != one.series["train_loss"].iloc[0]
+
+
+def test_float64_runs_compute_in_float64(tmp_path):
+    config = TINY.replace(dtype="float64", measures={"norms": [(0, 2, 1)]}, steps=1)
+    single = runner.run(config.replace(dtype="float32"), "cpu", tmp_path)
+    double = runner.run(config, "cpu", tmp_path)
+    difference = abs(double.series["weight_norm"] - single.series["weight_norm"]).max()
+    assert 0 < difference < 1e-5
+
+
+def test_a_gpu_that_is_not_there_is_said_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="no CUDA GPU"):
+        runner.run(TINY, "cuda", tmp_path)
+    assert runner.resolve_device("auto") == torch.device("cpu")
+
+
+def test_an_unknown_device_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match="auto, cpu, cuda"):
+        runner.resolve_device("gpu")
+
+
+def test_data_that_is_not_there_is_reported_with_where_it_was_looked_for(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no data sets here"):
+        runner.run(TINY.replace(dataset="mnist"), "cpu", tmp_path)
+    assert not (tmp_path / "runs").exists()
