@@ -136,8 +136,8 @@ def all_roots(ranked: Array) -> tuple[Array, Array]:
         phi, d_phi = (xp.sum(xp.where(is_phi, t, 0.0), axis=-1) for t in (a, curved))
         psi, d_psi = (xp.sum(xp.where(is_phi, 0.0, t), axis=-1) for t in (-a, curved))
         phi, psi = xp.where(deflated, 1.0, phi), xp.where(deflated, 1.0, psi)
-        slope = xp.where(deflated, 1.0, d_phi / phi / phi + d_psi / psi / psi)
-        return phi, psi, lam * (1 / phi - 1 / psi) / slope, a
+        slope = xp.where(deflated, 1.0, (d_phi / phi) * psi + (d_psi / psi) * phi)
+        return phi, psi, lam * ((psi - phi) / slope), a
 
     # The end of the interval that is closer to the root becomes the origin of the offset sign · y.
     half = (right - left) / 2
