@@ -1,5 +1,6 @@
 """The table of figures and the ways to get its runs."""
 
+import itertools
 import subprocess
 import sys
 
@@ -40,7 +41,7 @@ def test_smoke_windows_keep_their_number_and_order():
     windows = config.windows("curvature")
     assert len(windows) == 3
     assert windows[0][0] == 0
-    assert all(a[1] <= b[0] for a, b in zip(windows, windows[1:], strict=False))
+    assert all(a[1] <= b[0] for a, b in itertools.pairwise(windows))
     assert windows[-1][1] == config.steps + 1
 
 

@@ -103,7 +103,7 @@ def test_a_checkpoint_that_was_cut_off_is_refused_with_a_way_out(tmp_path, monke
             runner.run(TINY, "cpu", tmp_path, checkpoint_seconds=0)
     (path,) = (tmp_path / ".checkpoints").iterdir()
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(ValueError, match="can't be read.*remove it to start over"):
+    with pytest.raises(ValueError, match=r"can't be read.*remove it to start over"):
         runner.run(TINY, "cpu", tmp_path)
 
 
