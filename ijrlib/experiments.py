@@ -52,7 +52,7 @@ GD_LAPTOP = RunConfig(
     measures={  # type: ignore[arg-type]
         "impurity": _every(GD_STEPS),
         "norms": _every(GD_STEPS),
-        "curvature": _every(GD_STEPS, 9),
+        "curvature": [(0, GD_STEPS + 1, 9), (400, GD_STEPS + 1, 200)],
         "accuracy": _every(GD_STEPS, 15),
         "theorem_2": _every(GD_STEPS, 200),
         "logit_spectrum": _every(GD_STEPS, 50),
