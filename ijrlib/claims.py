@@ -16,8 +16,9 @@ from ijrlib.claim_table import CLAIMS, Claim
 from ijrlib.criteria import NotMeasured
 from ijrlib.store import Run
 
-__all__ = ["CLAIMS", "VERDICTS", "Claim", "Verdict", "evaluate", "figures", "scoreboard"]
+__all__ = ["CLAIMS", "VERDICTS", "Claim", "Verdict", "evaluate", "figures", "judge", "scoreboard"]
 
+THEORY = ("eq01_04", "thm1", "fig01", "thm2", "alg1", "alg2")
 VERDICTS = (
     "reproduced",
     "reproduced at reduced scale",
@@ -38,8 +39,9 @@ class Verdict:
 
 
 def figures() -> list[str]:
-    """The figures, tables and theorems that have claims, in the order of the table."""
-    return list(dict.fromkeys(claim.figure for claim in CLAIMS))
+    """What has claims, in the order of the book: theory first, then figures and tables by number."""
+    present = {claim.figure for claim in CLAIMS}
+    return [*THEORY, *sorted(present.difference(THEORY))]
 
 
 def evaluate(figure: str, runs: Sequence[Run], scale: str) -> list[Verdict]:
@@ -55,7 +57,29 @@ def evaluate(figure: str, runs: Sequence[Run], scale: str) -> list[Verdict]:
         raise ValueError(f"figure: expected one of {', '.join(figures())}; got {figure!r}")
     if scale not in experiments.SCALES:
         raise ValueError(f"scale: expected one of {', '.join(experiments.SCALES)}; got {scale!r}")
-    return [_judge(claim, runs, scale) for claim in CLAIMS if claim.figure == figure]
+    return [judge(claim, runs, scale) for claim in CLAIMS if claim.figure == figure]
+
+
+def judge(claim: Claim, runs: Sequence[Run], scale: str) -> Verdict:
+    """One claim's verdict on runs; see :func:`evaluate`."""
+    if claim.measure is None:
+        return Verdict(claim, "", "not run", "not measured yet")
+    try:
+        measurement = claim.measure(runs)
+    except NotMeasured as problem:
+        return Verdict(claim, "", "not run", str(problem))
+    if claim.live:
+        verdict, note = "reproduced", ""
+    else:
+        verdict = {
+            "smoke": "not judged",
+            "laptop": "reproduced at reduced scale",
+            "paper": "reproduced",
+        }[scale]
+        note = _divergence(runs)
+    if not measurement.holds and verdict != "not judged":
+        verdict = "not reproduced"
+    return Verdict(claim, measurement.value, verdict, note)
 
 
 def scoreboard(scale: str = "laptop", runs_dir: str | None = None) -> pd.DataFrame:
@@ -89,27 +113,6 @@ def scoreboard(scale: str = "laptop", runs_dir: str | None = None) -> pd.DataFra
                 }
             )
     return pd.DataFrame(table)
-
-
-def _judge(claim: Claim, runs: Sequence[Run], scale: str) -> Verdict:
-    if claim.measure is None:
-        return Verdict(claim, "", "not run", "not measured yet")
-    try:
-        measurement = claim.measure(runs)
-    except NotMeasured as problem:
-        return Verdict(claim, "", "not run", str(problem))
-    if claim.live:
-        verdict, note = "reproduced", ""
-    else:
-        verdict = {
-            "smoke": "not judged",
-            "laptop": "reproduced at reduced scale",
-            "paper": "reproduced",
-        }[scale]
-        note = _divergence(runs)
-    if not measurement.holds and verdict != "not judged":
-        verdict = "not reproduced"
-    return Verdict(claim, measurement.value, verdict, note)
 
 
 def _divergence(runs: Sequence[Run]) -> str:
