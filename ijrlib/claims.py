@@ -39,7 +39,7 @@ class Verdict:
 
 
 def figures() -> list[str]:
-    """What has claims, in the order of the book: theory first, then figures and tables by number."""
+    """What has claims, in the order of the book: theory, then figures and tables by number."""
     present = {claim.figure for claim in CLAIMS}
     return [*THEORY, *sorted(present.difference(THEORY))]
 
