@@ -46,6 +46,12 @@ def _claim(id: str, statement: str, criterion: str, reason: str, **more) -> Clai
     return Claim(id, figure, statement, criterion, reason, **more)
 
 
+def _ten(power: float) -> str:
+    """1e-05 as 10⁻⁵."""
+    exponent = f"{power:.0e}".removeprefix("1e-").lstrip("0")
+    return "10⁻" + exponent.translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
 HALF_VARIANCE = (
     f"r ≥ {c.LEAST_CORRELATION:.2f} is r² ≥ ½: the larger part of the variance is common"
 )
@@ -53,7 +59,7 @@ RANDOM_DIRECTIONS = "n unrelated directions have a mean resultant length near 1/
 
 # -- theory ----------------------------------------------------------------------------------------
 
-ANALYTIC = f"entrywise within {live.ANALYTIC_TOLERANCE:.0e} of the complex-step derivative"
+ANALYTIC = f"entrywise within {_ten(live.ANALYTIC_TOLERANCE)} of the complex-step derivative"
 NO_CANCELLATION = (
     "a complex step subtracts nothing, so that only the rounding of double precision remains"
 )
@@ -160,14 +166,14 @@ THEORY = [
         "thm2-identity",
         "‖G‖ = ⟨λ*‖J‖²⟩.",
         "relative deviation at every measured step at most the residual of q* plus "
-        f"{c.ROUNDING:.0e}",
+        f"{_ten(c.ROUNDING)}",
         "a Rayleigh quotient is within the residual of an eigenvalue; the rest is float32 rounding",
         measure=c.theorem_2_identity,
     ),
     _claim(
         "thm2-star",
         "0 ≤ λ*_x ≤ λ⁽¹⁾_x for every example x.",
-        f"both differences at least −{c.STAR_ROUNDING:.0e} for every probe example and measured "
+        f"both differences at least −{_ten(c.STAR_ROUNDING)} for every probe example and measured "
         "step",
         "it is proved for each example; the allowance is float32 rounding of ‖J_x‖² and v_xᵀMv_x",
         measure=c.theorem_2_star,
@@ -175,14 +181,14 @@ THEORY = [
     _claim(
         "thm2-bound",
         "‖G‖ ≤ ⟨λ⁽¹⁾‖J‖²⟩.",
-        f"holds at every measured step within {c.ROUNDING:.0e} of ‖G‖",
+        f"holds at every measured step within {_ten(c.ROUNDING)} of ‖G‖",
         "it follows from the two lines above, so only rounding may be forgiven",
         measure=c.theorem_2_bound,
     ),
     _claim(
         "thm2-squared-loss",
         "For the squared loss M = I, λ* ≤ 1 and ‖G‖ ≤ ⟨‖J‖²⟩ (App. M, Eq 35).",
-        f"holds at every measured step of a run with the squared loss within {c.ROUNDING:.0e} of "
+        f"holds at every measured step of a run with the squared loss within {_ten(c.ROUNDING)} of "
         "‖G‖",
         "it is proved, so only rounding may be forgiven",
         figure="fig32",
@@ -199,7 +205,7 @@ THEORY = [
     _claim(
         "eq12-trace-exact",
         "tr G = ⟨Σ_i λ⁽ⁱ⁾‖Jq⁽ⁱ⁾‖²⟩.",
-        f"holds for random J and p within {live.ANALYTIC_TOLERANCE:.0e} of tr G",
+        f"holds for random J and p within {_ten(live.ANALYTIC_TOLERANCE)} of tr G",
         "it is an identity of traces, so only rounding may be forgiven",
         figure="thm2",
         measure=live.equation_12,
@@ -216,7 +222,7 @@ THEORY = [
     _claim(
         "fisher-sampled-labels",
         "With labels drawn from the model, E[(p − e_y)(p − e_y)ᵀ] = M, so the Fisher matrix is G.",
-        f"entrywise within {live.ANALYTIC_TOLERANCE:.0e} for every p of a seeded battery",
+        f"entrywise within {_ten(live.ANALYTIC_TOLERANCE)} for every p of a seeded battery",
         "the expectation is a finite sum over classes, so only rounding may be forgiven",
         figure="thm2",
         measure=live.fisher_is_logit_hessian,
@@ -225,8 +231,8 @@ THEORY = [
     _claim(
         "alg1-norm",
         "Power iteration on M, batched over examples, returns ‖M‖ = λ⁽¹⁾.",
-        f"within {live.POWER_TOLERANCE:.0e} of the secular equation's λ⁽¹⁾ over a seeded battery",
-        "1e-5 is a thousandth of the smallest difference visible in Figure 2; the iteration is "
+        f"within {_ten(live.POWER_TOLERANCE)} of the secular equation's λ⁽¹⁾ over a seeded battery",
+        "10⁻⁵ is a thousandth of the smallest difference visible in Figure 2; the iteration is "
         "slow only "
         "where λ⁽¹⁾ and λ⁽²⁾ agree so far that it matters little",
         measure=live.algorithm_1,
@@ -235,7 +241,7 @@ THEORY = [
     _claim(
         "alg1-second",
         "The same iteration on M − λ⁽¹⁾q⁽¹⁾q⁽¹⁾ᵀ returns λ⁽²⁾.",
-        f"within {live.POWER_TOLERANCE:.0e} of the eigensystem's λ⁽²⁾ over a seeded battery",
+        f"within {_ten(live.POWER_TOLERANCE)} of the eigensystem's λ⁽²⁾ over a seeded battery",
         "the deflated matrix has the same eigenvalues but the first, so the same tolerance applies",
         measure=live.algorithm_1_deflated,
         live=True,
@@ -243,7 +249,7 @@ THEORY = [
     _claim(
         "alg2-norm",
         "Power iteration on ⟨J⟩ through derivatives of uᵀ⟨z⟩ and vᵀ∇z_j returns ‖⟨J⟩‖.",
-        f"last iterate within {c.ALGORITHM_TOLERANCE:.0e} of the exact norm at every stored step",
+        f"last iterate within {_ten(c.ALGORITHM_TOLERANCE)} of the exact norm at every stored step",
         "a relative error of one in a thousand is invisible in every figure of the paper",
         measure=c.algorithm_2_converges,
     ),

@@ -173,7 +173,7 @@ def theorem_2(run: Any) -> Figure:
     frame = _measured(run, *names)
     star, top = _array(run, "lambda_star"), _array(run, "lambda_1")
     steps = np.asarray(run.arrays["lambda_star.steps"])
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.7), width_ratios=(1.25, 1))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.6), width_ratios=(1.2, 1))
     _curve(left, frame, "theorem_2_bound")
     _curve(left, frame, "gauss_newton_norm", linewidth=4, marker=None)
     _curve(left, frame, "theorem_2_mean", linestyle=(0, (4, 2)), linewidth=1.1, marker=None)
@@ -311,7 +311,7 @@ def sharpness_and_jacobian(run: Any) -> Figure:
     windows = run.config.windows("curvature")
     if not windows:
         raise ValueError(f"{run.config.name} has no curvature schedule")
-    figure, row = plt.subplots(1, len(windows), figsize=(3.6 * len(windows), 3.3), squeeze=False)
+    figure, row = plt.subplots(1, len(windows), figsize=(2.8 * len(windows), 3.0), squeeze=False)
     for axes, (start, stop, _) in zip(row[0], windows, strict=True):
         part = frame[(frame["step"] >= start) & (frame["step"] < stop)]
         twin = axes.twinx()

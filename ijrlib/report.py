@@ -28,7 +28,7 @@ BADGES = {  # verdict: (sign, background of its badge); white text on each has a
     "not judged": ("·", "#57606a"),
     "not run": ("–", "#57606a"),
 }
-BADGE = "color:#fff;border-radius:0.6em;padding:0.1em 0.6em;white-space:nowrap;font-size:85%"
+BADGE = "color:#fff;border-radius:0.6em;padding:0.1em 0.6em;display:inline-block;font-size:85%"
 CELL = "text-align:left;vertical-align:top;padding:0.35em 0.7em"
 
 
@@ -52,15 +52,14 @@ def claims(figure: str, runs: Sequence[Run], scale: str) -> Block:
     verdicts = _claims.evaluate(figure, runs, scale)
     rows = [
         (
-            f"{_text(v.claim.statement)}<br><code>{_text(v.claim.id)}</code>",
-            _text(v.claim.printed) or "–",
-            f"{_text(v.claim.criterion)}<br><small>{_text(v.claim.reason)}</small>",
+            _claim(v.claim.statement, v.claim.printed, v.claim.id),
+            f"{_text(v.claim.criterion)}{_small(v.claim.reason)}",
             _text(v.measured) or "–",
             _badge(v.verdict) + _small(v.note),
         )
         for v in verdicts
     ]
-    header = ("claim of the paper", "printed", "criterion, and why", "measured", "verdict")
+    header = ("claim of the paper", "criterion, and why", "measured", "verdict")
     remark = (
         "<p><small>Smoke scale runs through the chapter in seconds; no verdict is drawn from "
         "it.</small></p>"
@@ -80,13 +79,12 @@ def scoreboard(frame: pd.DataFrame) -> Block:
     counts = frame["verdict"].value_counts()
     summary = [(_badge(v), str(counts[v])) for v in _claims.VERDICTS if v in counts]
     parts = [_table(("verdict", "claims"), [*summary, ("all", str(len(frame)))])]
-    header = ("claim", "printed", "measured", "verdict")
+    header = ("claim", "measured", "verdict")
     for figure, group in frame.groupby("figure", sort=False):
         rows = [
             (
-                f'<span title="{_text(row["criterion"])}">{_text(row["statement"])}</span>'
-                f"<br><code>{_text(row['id'])}</code>",
-                _text(row["printed"]) or "–",
+                f'<span title="{_text(row["criterion"])}">'
+                f"{_claim(row['statement'], row['printed'], row['id'])}</span>",
                 _text(row["measured"]) or "–",
                 _badge(row["verdict"]) + _small(row["note"]),
             )
@@ -143,6 +141,13 @@ def checks(results: Sequence[Any]) -> Block:
     text = "\n".join(f"{c.statement}: slack {c.slack:.2e} ({'holds' if c.passed else 'violated'})"
                      for c in results)  # fmt: skip
     return Block(_table(("statement", "worst slack", "where", ""), rows), text)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> Block:
+    """A plain table in the look of the others; cells are shown as ``str`` gives them."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    text = "\n".join(" | ".join(row) for row in [list(header), *cells])
+    return Block(_table(header, [[_text(cell) for cell in row] for row in cells]), text)
 
 
 def rerun_command(
@@ -212,6 +217,11 @@ def _run_row(run: Run) -> tuple[str, ...]:
         "<br>".join(_text(line) for line in computed),
         csv_link(run),
     )
+
+
+def _claim(statement: str, printed: str, claim_id: str) -> str:
+    shown = f"<br>In print: {_text(printed)}" if printed else ""
+    return f"{_text(statement)}{shown}<br><code>{_text(claim_id)}</code>"
 
 
 def _heading(figure: str) -> str:
