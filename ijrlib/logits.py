@@ -45,7 +45,7 @@ def check_probabilities(p: Array) -> None:
     if 0 in p.shape:
         return
     tolerance = 8 * p.shape[-1] ** 0.5 * 2.0**-23
-    total = xp.sum(p, axis=-1)
+    total = xp.vecdot(p, xp.ones_like(p[(0,) * (p.ndim - 1)]))
     if bool(xp.min(p) >= 0) and bool(xp.max(xp.abs(total - 1)) <= tolerance):
         return
     rows = np.asarray(p.detach().cpu() if is_torch_array(p) else p)

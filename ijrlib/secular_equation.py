@@ -44,74 +44,84 @@ def top_root(p: Array) -> tuple[Array, Array]:
     classes = p.shape[-1]
     rows = xp.reshape(p, (-1, classes))
     examples = rows.shape[0]
-    root = xp.empty((examples,), dtype=p.dtype, device=device(p))
-    distance = xp.empty((examples,), dtype=p.dtype, device=device(p))
     on_cpu = not is_torch_array(p) or p.device.type == "cpu"
-    step = max(1, (BLOCK if on_cpu else 2**24) // classes)
+    step = min(max(1, (BLOCK if on_cpu else 2**24) // classes), max(1, examples))
+    axis = 0 if classes <= SHORT else 1
+
+    def new(*shape: int) -> Array:
+        return xp.empty(shape, dtype=p.dtype, device=device(p))
+
+    root, distance = new(examples), new(examples)
+    work = new(4, classes, step) if axis == 0 else new(3, step, classes)
     for start in range(0, examples, step):
         block = rows[start : start + step, :]
-        if classes <= SHORT:
-            columns = xp.empty((classes, block.shape[0]), dtype=p.dtype, device=device(p))
-            columns[...] = xp.permute_dims(block, (1, 0))
-            found = _top_root(xp, columns, 0)
+        if axis == 0:
+            work = work[:, :, : block.shape[0]]
+            work[3, ...] = xp.permute_dims(block, (1, 0))
+            block = work[3, ...]
         else:
-            found = _top_root(xp, block, 1)
+            work = work[:, : block.shape[0], :]
+        found = _top_root(xp, block, axis, work)
         root[start : start + step], distance[start : start + step] = found
     return xp.reshape(root, p.shape[:-1]), xp.reshape(distance, p.shape[:-1])
 
 
-def _top_root(xp: Any, p: Array, axis: int) -> tuple[Array, Array]:
-    """`top_root` of a block of shape (C, n) for axis 0 or (n, C) for axis 1."""
-    top, count, rest = split_top(p, axis)
+def _top_root(xp: Any, p: Array, axis: int, work: Array) -> tuple[Array, Array]:
+    """`top_root` of a block of shape (C, n) for axis 0 or (n, C) for axis 1; work holds three."""
+    rest, gaps, a = work[0, ...], work[1, ...], work[2, ...]
+    top = xp.max(p, axis=axis, keepdims=True)
+    a[...] = p == top
+    count = xp.sum(a, axis=axis)
+    a *= top
+    xp.subtract(p, a, out=rest)  # exact: p without its largest entry
+    top = xp.squeeze(top, axis=axis)
     others = xp.sum(rest, axis=axis)
     second = xp.max(rest, axis=axis)
     tied = count > 1  # λ = p₁, deflated
     alone = second == others  # two classes share all the mass to rounding: λ = 2 p₁ p₂
     solved = tied | alone
-    root, distance = _three_poles(xp, top, second, others, xp.sum(rest * rest, axis=axis))
-    # Measure λ from 0 or from p₁, whichever is closer.
-    low = 2 * root < top
-    origin = xp.where(low, 0.0, top)
-    y = xp.where(solved, 1.0, xp.where(low, root, -distance))
-    gaps = xp.expand_dims(origin, axis=axis) - rest
-    # The errors are at most 3e-2 (guess), 1e-4, 8e-9, 8e-16, 4e-19 of λ, found by a search
-    # over 10⁷ adversarial p; a fixed number of steps keeps each row independent of its batch.
-    for _ in range(3 if xp.finfo(p.dtype).bits == 32 else 4):
-        root, distance = origin + y, (top - origin) - y
-        a = rest / (gaps + xp.expand_dims(y, axis=axis))
-        psi = xp.sum(a, axis=axis)
-        slope = psi + xp.sum(a * a, axis=axis) + psi * psi * (root / top)
-        step = root * psi * (psi * (distance / top) - 1) / xp.where(solved, 1.0, slope)
-        y = xp.where(solved, y, y + step)
-    total = top + others
-    root, distance = origin + y, (top - origin) - y
-    apart = top * ((top - others) / total)
-    root = xp.where(tied, top, xp.where(alone, 2 * half_gini(top, others), root))
-    return root, xp.where(tied, 0.0, xp.where(alone, apart, distance))
+    total, width = top + others, top - second
 
-
-def _three_poles(
-    xp: Any, top: Array, second: Array, others: Array, squares: Array
-) -> tuple[Array, Array]:
-    """The starting guess: the top root, and its distance from p₁, with all classes after the second
-    merged into one pole at their mean, weighted by p. A lower bound on the root, by convexity of
-    t ↦ 1/(λ − t), and exact for C = 3. `others` and `squares` are sums of p and p² without p₁.
-    """
+    # Guess: merge all classes after the second into one pole at their mean, weighted by p. This
+    # leaves a quadratic equation for (λ − p₂)/others, is exact for C = 3 and a lower bound on the
+    # root, because 1/(λ − t) is convex in t.
     scale = xp.where(others > 0, others, 1.0)
-    two = second / scale
-    mass = xp.clip((others - second) / scale, min=0.0)
-    spread = xp.clip((squares / scale) / scale - two * two, min=0.0)
-    pole = xp.minimum(spread / xp.where(mass > 0, mass, 1.0), two)
-    # Quadratic of root/others, larger solution.
-    a = top + others
-    b = top * (two + pole + 1) + others * two * (pole + mass)
-    c = top * two * (2 * pole + mass)
-    root = others * (b + xp.sqrt(xp.clip(b * b - 4 * a * c, min=0.0))) / (2 * a)
-    # Quadratic of the distance, smaller solution.
-    to_second, to_pole = top - second, top - pole * others
-    b = top * (to_second + to_pole) + second * to_pole + mass * others * to_second
-    c = top * to_second * to_pole
-    return root, 2 * c / (b + xp.sqrt(xp.clip(b * b - 4 * a * c, min=0.0)))
+    share = second / scale
+    xp.multiply(rest, rest, out=a)
+    spread = xp.sum(a, axis=axis) / scale / scale - share * share
+    apart = xp.abs(share - spread / xp.where(alone, 1.0, 1 - share))
+    b = (top + second) * apart - width
+    c = width * share * apart
+    larger = xp.abs(b) + xp.sqrt(b * b + 4 * total * c)
+    larger = xp.where(solved, 1.0, larger)
+    offset = others * xp.where(b < 0, larger / (2 * total), 2 * c / larger)
+
+    # Measure λ = origin + y from the nearer of p₂ and p₁.
+    near_second = 2 * offset < width
+    origin, shift = xp.where(near_second, second, top), xp.where(near_second, width, 0.0)
+    y = xp.where(solved, 1.0, xp.where(near_second, offset, offset - width))
+    xp.subtract(xp.expand_dims(origin, axis=axis), rest, out=gaps)
+    # Two steps of Newton's and one of Halley's method: the errors are at most 3e-2 (guess), 2e-4,
+    # 1e-8, 1e-24 of λ, by a search over adversarial p; a fixed number of steps keeps each row
+    # independent of its batch.
+    for third_order in (False, False, True):
+        xp.add(gaps, xp.expand_dims(y, axis=axis), out=a)
+        xp.divide(rest, a, out=a)
+        psi = xp.sum(a, axis=axis)
+        squares = gaps if third_order else a
+        xp.multiply(a, a, out=squares)
+        second_moment = xp.sum(squares, axis=axis)
+        ratio = psi * ((shift - y) / top)  # ψ/φ
+        slope = xp.where(solved, xp.inf, psi * (1 + psi - ratio) + second_moment)
+        step = psi * (ratio - 1) / slope
+        if third_order:
+            a *= squares
+            mean = second_moment / xp.where(solved, 1.0, psi)
+            step = step / (1 - step * ((xp.sum(a, axis=axis) - second_moment * mean) / slope))
+        y = y + (origin + y) * step
+    root = xp.where(tied, top, xp.where(alone, 2 * half_gini(top, others), origin + y))
+    distance = xp.where(alone, top * ((top - others) / total), shift - y)
+    return root, xp.where(tied, 0.0, distance)
 
 
 def all_roots(ranked: Array) -> tuple[Array, Array]:
