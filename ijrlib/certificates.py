@@ -21,6 +21,7 @@ the sign of R there.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -107,7 +108,7 @@ def certify(weights: Sequence[int], lower: Bound = half_gini, upper: Bound = gin
     isolated = (
         all(reduced(a) != 0 for a in distinct)
         and reduced(fmpq(0)) == 0
-        and all(reduced(a) * reduced(b) < 0 for a, b in zip(distinct, distinct[1:], strict=False))
+        and all(reduced(a) * reduced(b) < 0 for a, b in itertools.pairwise(distinct))
         and reduced.degree() == len(distinct)
     )
     spectrum = _spectrum(p, distinct, counts)

@@ -7,8 +7,13 @@ Theorem 1 needs no torch.  Theorem 2 imports it inside its functions.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+
+from ijrlib import logits
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,212 @@ class Check:
     passed: bool
     cases: int
     allowance: float
+
+
+STATEMENTS_1 = (
+    "Theorem 1 (a): λ^(i) is the i-th largest root of v",
+    "Theorem 1 (a), deflation: λ^(i) = p_(i) at a tie, 0 at a zero",
+    "Theorem 1 (b): q^(i) is aligned with (diag(p) − λ^(i) I)⁻¹p",
+    "Theorem 1 (b): Mq^(i) = λ^(i) q^(i)",
+    "Theorem 1 (c): p_(i+1) ≤ λ^(i) ≤ p_(i), λ^(C) = 0",
+    "Theorem 1 (d): ½Gini(p_(1)) ≤ λ^(1)",
+    "Theorem 1 (d): λ^(1) ≤ Gini(p_(1))",
+)
+
+
+def verify_theorem_1(p: Any, upper_factor: float = 2.0) -> list[Check]:
+    """Theorem 1 for every row of p, with the eigensystem that :mod:`ijrlib.logits` computes.
+
+    Let u be the unit roundoff of p's type, τ its smallest normal number (below it a number is
+    rounded by uτ and no longer relatively), K = C + 8 and r_j = p_j − λ.  What is allowed is the
+    effect of K roundings, each relative to what it rounds:
+
+    * (a) v(λ) for a computed root: the terms p_j²/r_j of v add up to Σ p_j²/|r_j|, and rounding p
+      and λ moves v by at most u Σ p_j²(p_j + λ + τ)/r_j².  The slack is −|v(λ)| relative to one
+      plus these two sums, and the allowance Ku.  (v is evaluated in float64.)  p that sums to 1 +
+      s moves v by s, which is subtracted.
+    * (a), deflation: equality, without any allowance.
+    * (b) a vector x_j = p_j/r_j that is formed from the rounded λ has relative errors u(p_j +
+      λ)/|r_j| in its entries; the slack is −‖q − x/‖x‖‖ relative to one plus the norm of these
+      errors.  The residual ‖Mq − λq‖ is relative to p_(1).
+    * (c) relative to p_(1); (d) relative to ½Gini(p_(1)), with 1 − p_(1) the sum of the other
+    entries.
+
+    Args:
+        p: numpy array (…, C) of float32 or float64, rows as in
+            :func:`ijrlib.logits.check_probabilities`.
+        upper_factor: the upper bound of (d) is this times p_(1)(1 − p_(1)); below 2 it is wrong,
+            and the check fails.
+
+    Returns:
+        A check for each of ``STATEMENTS_1``, with the worst slack over rows and i.
+    """
+    p = np.asarray(p).reshape(-1, np.asarray(p).shape[-1])
+    logits.check_probabilities(p)
+    unit = float(np.finfo(p.dtype).eps) / 2
+    tiny = float(np.finfo(p.dtype).smallest_normal)
+    allowance = (p.shape[1] + 8) * unit
+    values, vectors = logits.eigensystem(p)
+    order = np.argsort(-p, axis=1, kind="stable")
+    ranked = np.take_along_axis(p, order, axis=1).astype(np.float64)
+    vectors = np.take_along_axis(vectors, order[:, :, None], axis=1).astype(np.float64)
+    values = values.astype(np.float64)
+    slacks = {
+        STATEMENTS_1[0]: _secular_slack(ranked, values, tiny),
+        STATEMENTS_1[1]: _deflation_slack(ranked, values),
+        STATEMENTS_1[2]: _alignment_slack(ranked, values, vectors, tiny),
+        STATEMENTS_1[3]: _residual_slack(ranked, values, vectors),
+        STATEMENTS_1[4]: _interlacing_slack(ranked, values),
+    }
+    half = ranked[:, 0] * ranked[:, 1:].sum(axis=1)
+    scale = np.where(half > 0, half, 1.0)
+    slacks[STATEMENTS_1[5]] = ((values[:, 0] - half) / scale)[:, None]
+    slacks[STATEMENTS_1[6]] = ((upper_factor * half - values[:, 0]) / scale)[:, None]
+    return [
+        _worst_of(statement, slack, p, 0.0 if "deflation" in statement else allowance)
+        for statement, slack in slacks.items()
+    ]
+
+
+def _worst_of(statement: str, slack: np.ndarray, p: np.ndarray, allowance: float) -> Check:
+    """The check of one statement from its slacks, shape (rows, indices); nan counts as violated."""
+    flat = np.where(np.isnan(slack), -np.inf, slack)
+    row, index = np.unravel_index(int(np.argmin(flat)), flat.shape)
+    worst = float(slack[row, index])
+    top = float(p[row].max())
+    where = f"C = {p.shape[1]}, {p.dtype}, p_(1) = {top:.6g}, i = {index + 1}"
+    return Check(statement, worst, where, worst >= -allowance, len(p), allowance)
+
+
+def _distinct(ranked: np.ndarray) -> np.ndarray:
+    """Whether i is a root of v, not deflated: p_(i) > p_(i+1) > 0; shape (N, C − 1)."""
+    return (ranked[:, :-1] > ranked[:, 1:]) & (ranked[:, 1:] > 0)
+
+
+def _secular_slack(ranked: np.ndarray, values: np.ndarray, tiny: float) -> np.ndarray:
+    slack = np.zeros_like(values[:, :-1])
+    excess = np.abs(1 - ranked.sum(axis=1))
+    for i in range(ranked.shape[1] - 1):  # one root at a time: memory O(N C)
+        lam = values[:, i, None]
+        gap = ranked - lam
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            ratios = ranked / gap
+            v = 1 - (ranked * ratios).sum(axis=1)
+            scale = 1 + (ranked * np.abs(ratios)).sum(axis=1)
+            scale += (ratios**2 * (ranked + lam + tiny)).sum(axis=1)
+            ratio = np.maximum(np.abs(v) - excess, 0) / scale
+        at_pole = ((gap == 0) & (ranked > 0)).any(axis=1)  # λ rounds to its neighbour p_j
+        slack[:, i] = -np.where(at_pole, 0.0, ratio)
+    return np.where(_distinct(ranked), slack, 0.0)
+
+
+def _deflation_slack(ranked: np.ndarray, values: np.ndarray) -> np.ndarray:
+    tie = (ranked[:, :-1] == ranked[:, 1:]) | (ranked[:, 1:] == 0)
+    return -np.where(tie, np.abs(values[:, :-1] - ranked[:, 1:]), 0.0)
+
+
+def _alignment_slack(
+    ranked: np.ndarray, values: np.ndarray, vectors: np.ndarray, tiny: float
+) -> np.ndarray:
+    slack = np.zeros_like(values[:, :-1])
+    for i in range(ranked.shape[1] - 1):
+        lam, q = values[:, i, None], vectors[:, :, i]
+        gap = ranked - lam
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            x = ranked / gap
+            x = x / np.linalg.norm(x, axis=1, keepdims=True)
+            x = x * np.sign(x[:, i, None])  # the sign convention of q^(i)
+            error = np.linalg.norm((ranked + lam + tiny) / np.abs(gap) * x, axis=1)
+            ratio = np.linalg.norm(q - x, axis=1) / (1 + error)
+        at_pole = ((gap == 0) & (ranked > 0)).any(axis=1)
+        slack[:, i] = -np.where(at_pole, 0.0, ratio)
+    return np.where(_distinct(ranked), slack, 0.0)
+
+
+def _residual_slack(ranked: np.ndarray, values: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    inner = np.einsum("nj,nji->ni", ranked, vectors)
+    residual = ranked[:, :, None] * (vectors - inner[:, None, :]) - values[:, None, :] * vectors
+    return -np.linalg.norm(residual, axis=1) / ranked[:, :1]
+
+
+def _interlacing_slack(ranked: np.ndarray, values: np.ndarray) -> np.ndarray:
+    inside = np.minimum(values[:, :-1] - ranked[:, 1:], ranked[:, :-1] - values[:, :-1])
+    return np.concatenate([inside / ranked[:, :1], -np.abs(values[:, -1:])], axis=1)
+
+
+BATTERY = {2: 800, 3: 800, 5: 800, 10: 800, 30: 8, 100: 2, 1000: 1}
+"""C → rows of each kind and type; nine kinds in ten have few classes, where most of the vectors
+are."""
+
+
+def battery(seed: int = 0) -> Iterator[np.ndarray]:
+    """Probability vectors for Theorem 1, (n, C) at a time, in float64 and in float32.
+
+    For each C of ``BATTERY`` the same number of rows of each of sixteen kinds: Dirichlet of
+    concentration 0.01, 0.1, 1, 10, 100; uniform, and within 10⁻³, 10⁻⁷, 10⁻¹² of it; softmax of
+    normal logits times 1, 10, 100, 800 (the last with subnormal entries and zeros); a Dirichlet
+    draw with half of the entries set to zero; ties, from three integer logits; one-hot.
+    """
+    rng = np.random.default_rng(seed)
+    for classes, rows in BATTERY.items():
+        shape = (rows, classes)
+        draws = [rng.dirichlet(np.full(classes, a), rows) for a in (0.01, 0.1, 1.0, 10.0, 100.0)]
+        draws += [1 + size * rng.standard_normal(shape) for size in (0.0, 1e-3, 1e-7, 1e-12)]
+        draws += [_exponentials(size * rng.standard_normal(shape)) for size in (1, 10, 100, 800)]
+        kept = rng.random(shape) < 0.5
+        kept[:, 0] = True
+        draws.append(rng.dirichlet(np.ones(classes), rows) * kept)
+        draws.append(_exponentials(rng.integers(0, 3, shape).astype(float)))
+        draws.append(np.eye(classes)[rng.integers(0, classes, rows)])
+        p = np.concatenate([np.abs(d) / np.abs(d).sum(axis=1, keepdims=True) for d in draws])
+        yield p
+        yield p.astype(np.float32)
+
+
+def _exponentials(z: np.ndarray) -> np.ndarray:
+    return np.exp(z - z.max(axis=1, keepdims=True))
+
+
+def theorem_1_report(seed: int = 0, upper_factor: float = 2.0) -> list[Check]:
+    """All that ``ijr verify`` says of Theorem 1: the battery, and certificates in exact arithmetic.
+
+    Args:
+        seed: of the probability vectors.
+        upper_factor: as in :func:`verify_theorem_1`, for both.
+    """
+    worst: dict[str, Check] = {}
+    for p in battery(seed):
+        for check in verify_theorem_1(p, upper_factor):
+            worst[check.statement] = _worse(worst.get(check.statement), check)
+    return [*worst.values(), *certified(seed, upper_factor)]
+
+
+def certified(seed: int = 0, upper_factor: float = 2.0) -> list[Check]:
+    """The parts of :mod:`ijrlib.certificates`, each with its least slack over the sample."""
+    from flint import fmpq
+
+    from ijrlib import certificates
+
+    factor = fmpq(*upper_factor.as_integer_ratio())
+    proofs = [
+        certificates.certify(w, upper=lambda p: factor * certificates.half_gini(p))
+        for w in certificates.sample(seed)
+    ]
+    checks = []
+    for part in certificates.PARTS:
+        failed = [proof for proof in proofs if not proof.parts[part]]
+        worst = min(failed or proofs, key=lambda proof: proof.slacks[part])
+        checks.append(
+            Check(
+                f"Theorem 1 {part} [certified]",
+                worst.slacks[part],
+                f"weights {str(worst.weights)[:60]}",
+                not failed,
+                len(proofs),
+                0.0,
+            )
+        )
+    return checks
 
 
 def verify_theorem_2(model: Any, x: Any, loss: str = "cross_entropy") -> list[Check]:
