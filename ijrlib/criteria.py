@@ -79,11 +79,16 @@ def window(run: Run, index: int, *names: str, least: int = 4) -> pd.DataFrame:
     return frame
 
 
-def detrended_log(values: np.ndarray) -> np.ndarray:
-    """log x minus its running median over a quarter of the window (51 of 200 steps): what is left
-    is the oscillation; the slow part is what the paper allows the factor to do."""
+def detrended_log(values: np.ndarray, width: int | None = None) -> np.ndarray:
+    """log x minus its running median: what is left is the oscillation; the slow part is what the
+    paper allows the factor to do.
+
+    Args:
+        values: positive, shape (T,).
+        width: steps of the running median; by default a quarter of the window (51 of 201).
+    """
     log = pd.Series(np.log(values))
-    width = max(3, len(log) // 4) | 1
+    width = width or max(3, len(log) // 4) | 1
     return (log - log.rolling(width, center=True, min_periods=1).median()).to_numpy(dtype=float)
 
 
@@ -197,10 +202,32 @@ H, J = "sharpness", "jacobian_norm_sq"
 
 def oscillation_correlation(runs: Sequence[Run], index: int) -> Measurement:
     """Pearson correlation of the detrended log‖H‖ and log‖⟨J⟩‖² in one window."""
-    frame = window(first(runs), index, H, J)
-    h, j = detrended_log(frame[H].to_numpy()), detrended_log(frame[J].to_numpy())
-    r = _correlation(h, j)
-    return Measurement(f"r = {r:.2f} over {len(frame)} steps", r >= LEAST_CORRELATION)
+    run = first(runs)
+    r = window_correlation(run, index)
+    return Measurement(
+        f"r = {r:.2f} over {len(window(run, index, H, J))} steps", r >= LEAST_CORRELATION
+    )
+
+
+def window_correlation(run: Run, index: int, width: int | None = None) -> float:
+    """The correlation of :func:`oscillation_correlation`, for a running median of any width."""
+    frame = window(run, index, H, J)
+    h, j = (detrended_log(frame[name].to_numpy(), width) for name in (H, J))
+    return _correlation(h, j)
+
+
+def correlations_by_width(run: Run, widths: Sequence[int]) -> list[list[str]]:
+    """Rows of width and :func:`window_correlation` in each window; "–" where it is undefined."""
+    table = []
+    for width in widths:
+        row = [str(width)]
+        for index in WINDOWS.values():
+            try:
+                row.append(f"{window_correlation(run, index, width):.2f}")
+            except NotMeasured:
+                row.append("–")
+        table.append(row)
+    return table
 
 
 def factor_locally_constant(runs: Sequence[Run]) -> Measurement:

@@ -305,8 +305,9 @@ def impurity_evolution(run: Any) -> Figure:
 
 @_styled
 def sharpness_and_jacobian(run: Any) -> Figure:
-    """Figure 3: ‖H‖ (left axis) and ‖⟨J⟩‖² (right axis, a scale of its own in every panel), a panel
-    for each window of the curvature schedule; 2/η dashed."""
+    """Figure 3: ‖H‖ (left axis) and ‖⟨J⟩‖² (right axis), a panel for each window of the curvature
+    schedule; 2/η dashed.  The right axis is the left one times the ratio of the two means in the
+    window, so that the curves coincide where the factor ‖H‖/‖⟨J⟩‖² has its typical value."""
     frame = _measured(run, "sharpness", "jacobian_norm_sq")
     windows = run.config.windows("curvature")
     if not windows:
@@ -314,13 +315,16 @@ def sharpness_and_jacobian(run: Any) -> Figure:
     figure, row = plt.subplots(1, len(windows), figsize=(2.8 * len(windows), 3.0), squeeze=False)
     for axes, (start, stop, _) in zip(row[0], windows, strict=True):
         part = frame[(frame["step"] >= start) & (frame["step"] < stop)]
+        ratio = part["jacobian_norm_sq"].mean() / part["sharpness"].mean()
+        highest = max(part["sharpness"].max(), part["jacobian_norm_sq"].max() / ratio)
+        top = 1.06 * max(highest, 2 / run.config.lr)
         twin = axes.twinx()
-        _curve(axes, part, "sharpness")
-        _curve(twin, part, "jacobian_norm_sq")
+        _curve(axes, part, "sharpness", linewidth=1.0)
+        _curve(twin, part, "jacobian_norm_sq", linewidth=1.0)
         _threshold(axes, run.config.lr)
         axes.set(xlabel="step", title=f"steps {start}–{min(stop - 1, run.config.steps)}")
-        axes.set_ylim(bottom=0)
-        twin.set_ylim(bottom=0)
+        axes.set_ylim(0, top)
+        twin.set_ylim(0, top * ratio)
         twin.grid(False)
         _colored_axis(axes, "left", QUANTITIES["sharpness"])
         _colored_axis(twin, "right", QUANTITIES["jacobian_norm_sq"])
@@ -328,5 +332,5 @@ def sharpness_and_jacobian(run: Any) -> Figure:
             axes.set_ylabel("")
         if axes is not row[0][-1]:
             twin.set_ylabel("")
-    row[0][0].legend(handles=[row[0][0].get_lines()[-1]], loc="lower right")
+    row[0][0].legend(handles=[row[0][0].get_lines()[-1]], loc="center left")
     return figure
