@@ -1,0 +1,100 @@
+"""Exact proofs of Theorem 1: against spectra known in closed form, and that they can fail."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from flint import fmpq
+
+from ijrlib import certificates
+from ijrlib.certificates import PARTS, certify, gini, half_gini, sample
+
+CHARPOLY, ROOTS, VECTORS, BALLS, INTERLACING, LOWER, UPPER = PARTS
+SAMPLE = list(sample())
+
+
+def test_every_vector_of_the_sample_is_proved_in_every_part():
+    assert len(SAMPLE) > 150
+    for weights in SAMPLE:
+        certificate = certify(weights)
+        assert set(certificate.parts) == set(PARTS)
+        assert all(certificate.parts.values()), certificate
+
+
+@pytest.mark.parametrize("weights", [(1, 1), (3, 1), (10**15, 1), (5, 2)])
+def test_two_classes_attain_the_upper_bound_exactly(weights):
+    assert certify(weights).slacks[UPPER] == 0
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10])
+def test_one_hot_attains_both_bounds_exactly(classes):
+    certificate = certify((1,) + (0,) * (classes - 1))
+    assert certificate.slacks[LOWER] == certificate.slacks[UPPER] == 0
+
+
+@pytest.mark.parametrize("classes", [3, 10])
+def test_uniform_attains_interlacing_exactly(classes):
+    certificate = certify((1,) * classes)
+    assert certificate.slacks[INTERLACING] == 0
+    # λ^(1) = 1/C lies 1/C² above ½Gini = (C − 1)/C²
+    assert certificate.slacks[LOWER] == pytest.approx(1 / classes**2, rel=1e-12)
+
+
+@pytest.mark.parametrize("weights", SAMPLE[::7])
+def test_the_least_room_agrees_with_dense_eigenvalues(weights):
+    p = np.sort(np.array([float(Fraction(w, sum(weights))) for w in weights]))[::-1]
+    top = np.linalg.eigvalsh(np.diag(p) - np.outer(p, p))[-1]
+    half = p[0] * p[1:].sum()
+    certificate = certify(weights)
+    # eigvalsh: a few C·eps
+    assert certificate.slacks[LOWER] == pytest.approx(top - half, abs=1e-14)
+    assert certificate.slacks[UPPER] == pytest.approx(2 * half - top, abs=1e-14)
+
+
+def test_a_wrong_upper_bound_fails_where_it_is_wrong_and_nowhere_else():
+    def wrong(p1):
+        return fmpq(19, 10) * half_gini(p1)
+
+    for weights, holds in (((1, 1), False), ((1, 2, 3, 4, 5), True)):
+        certificate = certify(weights, upper=wrong)
+        assert certificate.parts[UPPER] == holds
+        assert (certificate.slacks[UPPER] >= 0) == holds
+        assert all(proved for part, proved in certificate.parts.items() if part != UPPER)
+
+
+def test_a_wrong_lower_bound_fails():
+    assert not certify((5, 4), lower=lambda p1: gini(p1) * fmpq(1001, 1000)).parts[LOWER]
+
+
+def test_a_bound_that_is_off_by_less_than_a_float_can_tell_is_told():
+    """λ^(1) = 2p₁p₂ for two classes; a bound lower by 10^-40 fails."""
+    tiny = fmpq(1, 10**40)
+    assert certify((2, 1), upper=gini).parts[UPPER]
+    assert not certify((2, 1), upper=lambda p1: gini(p1) - tiny).parts[UPPER]
+    assert not certify((2, 1), lower=lambda p1: gini(p1) + tiny).parts[LOWER]
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("_reduced_polynomial", CHARPOLY),
+        ("_eigenvector_identity", VECTORS),
+        ("_deflated_vectors", VECTORS),
+        ("_enclosures", BALLS),
+    ],
+)
+def test_each_part_depends_on_its_own_computation(monkeypatch, name, part):
+    right = getattr(certificates, name)
+
+    def wrong(*args):
+        value = right(*args)
+        return not value if isinstance(value, bool) else value * 2
+
+    monkeypatch.setattr(certificates, name, wrong)
+    assert not certify((4, 2, 2, 0)).parts[part]
+
+
+@pytest.mark.parametrize("weights", [(1,), (0, 0), (1, -1), ()])
+def test_weights_that_are_no_distribution_are_refused(weights):
+    with pytest.raises(ValueError, match="non-negative weights"):
+        certify(weights)
