@@ -64,7 +64,7 @@ def verify_theorem_1(p: Any, upper_factor: float = 2.0) -> list[Check]:
       λ)/|r_j| in its entries; the slack is −‖q − x/‖x‖‖ relative to one plus the norm of these
       errors.  The residual ‖Mq − λq‖ is relative to p_(1).
     * (c) relative to p_(1); (d) relative to ½Gini(p_(1)), with 1 − p_(1) the sum of the other
-    entries.
+      entries.
 
     Args:
         p: numpy array (…, C) of float32 or float64, rows as in
