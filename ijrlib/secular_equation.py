@@ -38,14 +38,19 @@ def split_top(p: Array, axis: int = -1) -> tuple[Array, Array, Array]:
     return xp.squeeze(top, axis=axis), count, xp.where(is_top, 0.0, p)
 
 
+def _block_size(rows: Array, entries: int) -> int:
+    """How many examples to take at a time when each needs so many entries."""
+    on_cpu = not is_torch_array(rows) or rows.device.type == "cpu"
+    return min(max(1, (BLOCK if on_cpu else 2**24) // entries), max(1, rows.shape[0]))
+
+
 def top_root(p: Array) -> tuple[Array, Array]:
     """(λ^(1), p₁ − λ^(1)), each to a few units in its last place; drops the last axis of p."""
     xp = array_namespace(p)
     classes = p.shape[-1]
     rows = xp.reshape(p, (-1, classes))
     examples = rows.shape[0]
-    on_cpu = not is_torch_array(p) or p.device.type == "cpu"
-    step = min(max(1, (BLOCK if on_cpu else 2**24) // classes), max(1, examples))
+    step = _block_size(rows, classes)
     axis = 0 if classes <= SHORT else 1
 
     def new(*shape: int) -> Array:
@@ -131,58 +136,92 @@ def all_roots(ranked: Array) -> tuple[Array, Array]:
     """
     xp = array_namespace(ranked)
     classes = ranked.shape[-1]
+    rows = xp.reshape(ranked, (-1, classes))
+    step = _block_size(rows, classes * classes)
+
+    def new(*shape: int) -> Array:
+        return xp.empty(shape, dtype=ranked.dtype, device=device(ranked))
+
+    values, vectors = new(*rows.shape), new(*rows.shape, classes)
+    work = new(3, step, classes - 1, classes)
+    for start in range(0, rows.shape[0], step):
+        block = rows[start : start + step, :]
+        found = _all_roots(xp, block, work[:, : block.shape[0], ...])
+        values[start : start + step, :], vectors[start : start + step, ...] = found
+    return xp.reshape(values, ranked.shape), xp.reshape(vectors, (*ranked.shape, classes))
+
+
+def _all_roots(xp: Any, ranked: Array, work: Array) -> tuple[Array, Array]:
+    """`all_roots` of a block of shape (n, C)."""
+    poles, a, b = work[0, ...], work[1, ...], work[2, ...]
+    classes = ranked.shape[-1]
+    eps = xp.finfo(ranked.dtype).eps
     index = xp.arange(classes, device=device(ranked))
     # The equation is homogeneous: scaling by a power of two lifts subnormal entries.
     scale = 2.0 ** (100 if xp.finfo(ranked.dtype).bits == 32 else 600)
     p = ranked * scale
-    right, left = p[..., :-1], p[..., 1:]
+    right, left = p[:, :-1], p[:, 1:]
     deflated = (right == left) | (left == 0)
     is_phi = index <= index[:-1, None]  # (C − 1, C): pole j is at or above the right end i
+    in_phi = xp.astype(is_phi, p.dtype)
 
-    def newton(poles: Array, y: Array, lam: Array) -> tuple[Array, Array, Array, Array]:
-        gap = xp.where(deflated[..., None], scale, poles - y[..., None])
-        a = p[..., None, :] / gap
-        curved = a * (a - 1)
-        phi, d_phi = (xp.sum(xp.where(is_phi, t, 0.0), axis=-1) for t in (a, curved))
-        psi, d_psi = (xp.sum(xp.where(is_phi, 0.0, t), axis=-1) for t in (-a, curved))
+    def shift_poles(origin: Array) -> None:
+        xp.subtract(p[:, None, :], origin[..., None], out=poles)
+        poles[deflated, :] = scale  # any value: these rows are replaced
+
+    def terms(y: Array) -> None:
+        xp.subtract(poles, y[..., None], out=a)
+        xp.divide(p[:, None, :], a, out=a)
+
+    def newton(y: Array, lam: Array) -> tuple[Array, Array, Array]:
+        """φ, ψ and the step of λ."""
+        terms(y)
+        xp.multiply(a, in_phi, out=b)
+        xp.subtract(b, a, out=a)
+        phi, psi = xp.sum(b, axis=-1), xp.sum(a, axis=-1)
+        xp.multiply(b, b, out=b)
+        xp.multiply(a, a, out=a)
         phi, psi = xp.where(deflated, 1.0, phi), xp.where(deflated, 1.0, psi)
+        d_phi, d_psi = xp.sum(b, axis=-1) - phi, xp.sum(a, axis=-1) + psi  # λφ′ and −λψ′
         slope = xp.where(deflated, 1.0, (d_phi / phi) * psi + (d_psi / psi) * phi)
-        return phi, psi, lam * ((psi - phi) / slope), a
+        return phi, psi, lam * ((psi - phi) / slope)
 
     # The end of the interval that is closer to the root becomes the origin of the offset sign · y.
     half = (right - left) / 2
-    phi, psi, _, _ = newton(p[..., None, :] - left[..., None], half, left + half)
+    shift_poles(left)
+    phi, psi, _ = newton(xp.where(deflated, 0.0, half), left + half)
     from_left = phi >= psi
     origin = xp.where(from_left, left, right)
     sign = xp.where(from_left, xp.ones_like(left), -xp.ones_like(left))
-    poles = p[..., None, :] - origin[..., None]
+    shift_poles(origin)
     # Start with all but the nearest pole frozen at the middle of the interval.
     pull = xp.abs(phi - psi) * xp.where(deflated, 1.0, half) + origin
     low, high = xp.zeros_like(half), half
     y = xp.where(deflated, 0.0, half * (origin / xp.where(deflated, 1.0, pull)))
+    done = deflated
     for _ in range(100):
-        _, _, step, _ = newton(poles, sign * y, origin + sign * y)
+        phi, psi, step = newton(sign * y, origin + sign * y)
         outward = sign * step > 0  # the root lies farther from the origin
         low, high = xp.where(outward, y, low), xp.where(outward, high, y)
         new = y + sign * step
+        at_rounding = xp.abs(phi - psi) <= 4 * eps * (phi + psi)
         bisected = xp.where(low > 0, xp.sqrt(low) * xp.sqrt(high), high / 1024)
-        new = xp.where((new > low) & (new < high) | (step == 0), new, bisected)
-        new = xp.where(deflated, 0.0, new)
-        done = xp.abs(new - y) <= 2 * xp.finfo(p.dtype).eps * y
-        y = new
+        new = xp.where(at_rounding | ((new > low) & (new < high)), new, bisected)
+        y = xp.where(done, y, new)
+        done = done | at_rounding
         if bool(xp.all(done)):
             break
-    _, _, _, a = newton(poles, sign * y, origin + sign * y)
+    terms(sign * y)
 
     values = xp.where(left == 0, 0.0, xp.where(deflated, right, origin + sign * y)) / scale
-    values = xp.concat([values, xp.zeros_like(ranked[..., :1])], axis=-1)
+    values = xp.concat([values, xp.zeros_like(ranked[:, :1])], axis=-1)
     # Deflated pairs: class i + 1 against the classes from `start` to i.
-    tied_from = xp.sum(xp.astype(p[..., None, :] > right[..., None], xp.int64), axis=-1)
+    tied_from = xp.sum(xp.astype(p[:, None, :] > right[..., None], xp.int64), axis=-1)
     start = xp.where(left == 0, 0, tied_from)
     count = xp.astype(index[:-1] - start + 1, p.dtype)[..., None]
-    contrast = xp.where(is_phi & (index >= start[..., None]), 1.0, 0.0)
-    contrast = xp.where(index == index[:-1, None] + 1, -count, xp.astype(contrast, p.dtype))
+    contrast = xp.astype(is_phi & (index >= start[..., None]), p.dtype)
+    contrast = xp.where(index == index[:-1, None] + 1, -count, contrast)
     rows = xp.where(deflated[..., None], contrast, a)
-    rows = xp.concat([rows, xp.ones_like(rows[..., :1, :])], axis=-2)
+    rows = xp.concat([rows, xp.ones_like(rows[:, :1, :])], axis=-2)
     rows = rows / xp.linalg.vector_norm(rows, axis=-1, keepdims=True)
     return values, xp.matrix_transpose(rows)
