@@ -127,20 +127,20 @@ def provenance(
 
 
 def checks(results: Sequence[Any]) -> Block:
-    """Table of :class:`ijrlib.theorems.Check`: statement, worst slack, where, and whether it
-    holds."""
+    """Table of :class:`ijrlib.theorems.Check`: statement, worst slack, what rounding may take from
+    it, where that is, and whether the statement holds."""
+    header = ("statement", "worst slack", "rounding allows", "where", "")
     rows = [
         (
-            _text(c.statement),
-            f"{c.slack:.2e}",
-            _text(c.where),
-            "✓ holds" if c.passed else "✗ violated",
+            check.statement,
+            f"{check.slack:.1e}",
+            f"{-check.allowance:.1e}" if check.allowance else "0",
+            check.where,
+            "✓ holds" if check.passed else "✗ violated",
         )
-        for c in results
+        for check in results
     ]
-    text = "\n".join(f"{c.statement}: slack {c.slack:.2e} ({'holds' if c.passed else 'violated'})"
-                     for c in results)  # fmt: skip
-    return Block(_table(("statement", "worst slack", "where", ""), rows), text)
+    return table(header, rows)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> Block:
