@@ -16,7 +16,8 @@ That gives every eigenvalue, as a rational number or as the only root in an open
 and with multiplicity: (a) with deflation, and (c).  For (b), (M − tI) q(t) = v(t) p with q_i(t) =
 p_i/(p_i − t) is checked at more points t than the degree of its sides, which proves it for all t
 and, where v(t) = 0, gives the eigenvector.  For (d), λ^(1) is compared with a rational number by
-the sign of R there.
+the sign of R there.  Beside all this, and without the characteristic polynomial, the eigenvalues
+above rational t are counted by exact elimination of M − tI, and compared with the sign of v(t).
 """
 
 from __future__ import annotations
@@ -70,9 +71,12 @@ class Certificate:
 PARTS = (
     "(a) det(λI − M) = (−1)^C Π(p_i − λ)·v(λ), deflated at ties and zeros",
     "(a) λ^(i) is the only root of v between neighbouring distinct p_i, or a tied p_i, or 0",
+    "(a) #{λ^(i) > t} = #{p_i > t} − [v(t) < 0], by the exact inertia of M − tI at rational t",
     "(b) (M − tI)(diag(p) − tI)⁻¹p = v(t)p for all t, and the deflated eigenvectors",
     "(b) enclosures of λ^(i) and q^(i): the residual's ball contains 0",
     "(c) p_(i+1) ≤ λ^(i) ≤ p_(i) and λ^(C) = 0",
+    "(c) and (d) λ^(1) = p_(1) iff the top is tied, = Gini iff C = 2 or p has two positive entries "
+    "at most, = ½Gini iff p is one-hot",
     "(d) ½Gini(p_(1)) ≤ λ^(1)",
     "(d) λ^(1) ≤ Gini(p_(1))",
 )
@@ -119,13 +123,15 @@ def certify(weights: Sequence[int], lower: Bound = half_gini, upper: Bound = gin
     proved = (
         matrix.charpoly() == deflated,
         isolated and len(spectrum) == len(p),
+        _inertia_agrees(matrix, p, distinct),
         _eigenvector_identity(matrix, p, distinct) and _deflated_vectors(matrix, p),
         _enclosures(reduced, p, spectrum),
         isolated and inside,
+        isolated and _equalities(reduced, p, top),
         isolated and low_sign >= 0,
         isolated and high_sign <= 0,
     )
-    slacks = (math.inf, math.inf, math.inf, math.inf, order, low_slack, -high_slack)
+    slacks = (*[math.inf] * 5, order, math.inf, low_slack, -high_slack)
     return Certificate(
         tuple(w), dict(zip(PARTS, proved, strict=True)), dict(zip(PARTS, slacks, strict=True))
     )
@@ -197,6 +203,57 @@ def _refine(reduced: fmpq_poly, value: Eigenvalue, bits: int) -> tuple[fmpq, fmp
         else:
             high = middle
     return low, high
+
+
+def _inertia_agrees(matrix: fmpq_mat, p: Sequence[fmpq], distinct: Sequence[fmpq]) -> bool:
+    """Whether the inertia of M − tI is what the sign of v(t) says, at two t in every interval
+    between neighbours of 1, the distinct entries, 0 and −1."""
+    ends = [fmpq(1), *(a for a in distinct if a != 1), fmpq(0), fmpq(-1)]
+    for right, left in itertools.pairwise(ends):
+        for part in (5, 19):  # of 23: away from the simple fractions that v may vanish at
+            t = left + (right - left) * fmpq(part, 23)
+            v = 1 - sum((a * a / (a - t) for a in p), fmpq(0))
+            if v != 0 and positive_inertia(matrix, t) != sum(a > t for a in p) - (v < 0):
+                return False
+    return True
+
+
+def positive_inertia(matrix: fmpq_mat, t: fmpq) -> int:
+    """Number of eigenvalues above t of a symmetric rational matrix, by exact elimination.
+
+    Sylvester's law: M − tI is reduced by congruences, pivot by pivot.  Where the whole remaining
+    diagonal is zero, adding row and column j to i makes an entry of it nonzero.
+    """
+    size = matrix.nrows()
+    rows = [[matrix[i, j] - (t if i == j else 0) for j in range(size)] for i in range(size)]
+    positive = 0
+    while rows:
+        size = len(rows)
+        pivot = next((i for i in range(size) if rows[i][i] != 0), None)
+        if pivot is None:
+            pair = ((i, j) for i in range(size) for j in range(i) if rows[i][j] != 0)
+            found = next(pair, None)
+            if found is None:
+                break
+            pivot, other = found
+            rows[pivot] = [x + y for x, y in zip(rows[pivot], rows[other], strict=True)]
+            for row in rows:
+                row[pivot] += row[other]
+        head = rows.pop(pivot)
+        value = head.pop(pivot)
+        positive += value > 0
+        for row in rows:
+            factor = row.pop(pivot) / value
+            if factor != 0:
+                row[:] = [x - factor * y for x, y in zip(row, head, strict=True)]
+    return positive
+
+
+def _equalities(reduced: fmpq_poly, p: Sequence[fmpq], top: Eigenvalue) -> bool:
+    """Whether the bounds on λ^(1) are attained exactly where they should be, and only there."""
+    attained = [_compare(reduced, top, t)[0] == 0 for t in (p[0], gini(p[0]), half_gini(p[0]))]
+    support = sum(a > 0 for a in p)
+    return attained == [p[0] == p[1], support <= 2, support == 1]
 
 
 def _eigenvector_identity(matrix: fmpq_mat, p: Sequence[fmpq], distinct: Sequence[fmpq]) -> bool:

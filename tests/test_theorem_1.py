@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import flint
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -103,6 +104,53 @@ def test_deflation_allows_no_rounding_at_all(monkeypatch, p, value):
     assert STATEMENTS_1[1] in failed(verify_theorem_1(np.array([p])))
 
 
+def test_the_exact_inertia_counts_eigenvalues():
+    rng = np.random.default_rng(0)
+    for size in (1, 2, 5, 8):
+        for _ in range(10):
+            entries = rng.integers(-2, 3, (size, size))
+            symmetric = entries + entries.T
+            if rng.random() < 0.5:
+                np.fill_diagonal(symmetric, 0)  # no pivot on the diagonal
+            matrix = flint.fmpq_mat(flint.fmpz_mat(symmetric.tolist()))
+            # t = 1/7 is no eigenvalue of an integer matrix: those that are rational are integers
+            above = (np.linalg.eigvalsh(symmetric) > 1 / 7).sum()
+            assert certificates.positive_inertia(matrix, flint.fmpq(1, 7)) == above
+            square = flint.fmpz_mat((entries @ entries.T).tolist())  # with t = 0 an eigenvalue
+            rank = square.rank()
+            assert certificates.positive_inertia(flint.fmpq_mat(square), flint.fmpq(0)) == rank
+
+
+def test_a_wrong_matrix_or_entry_fails_its_certificate():
+    p = [flint.fmpq(n, 10) for n in (4, 3, 2, 1)]
+    matrix = flint.fmpq_mat(
+        4, 4, [(a if i == j else 0) - a * b for i, a in enumerate(p) for j, b in enumerate(p)]
+    )
+    assert certificates._inertia_agrees(matrix, p, p)
+    matrix[0, 0] += flint.fmpq(1, 10)
+    assert not certificates._inertia_agrees(matrix, p, p)
+
+
+@pytest.mark.parametrize(
+    ("weights", "attained"),
+    [((3, 1), 2), ((3, 1, 0), 2), ((2, 2, 1), 1), ((1, 1, 1), 1), ((5, 0, 0), 2), ((3, 2, 1), 0)],
+)
+def test_bounds_are_attained_exactly_where_they_should_be(weights, attained):
+    proof = certificates.certify(weights)
+    assert all(proof.parts.values())
+    # a bound a little tighter than the attained one fails, one equal to it is proved
+    below = {1: lambda p1: p1 - flint.fmpq(1, 10**30), 2: lambda p1: certificates.gini(p1)}
+    if attained == 1:
+        assert certificates.certify(weights, upper=lambda p1: p1).parts[certificates.PARTS[-1]]
+        assert not certificates.certify(weights, upper=below[1]).parts[certificates.PARTS[-1]]
+    elif attained == 2:
+        assert proof.slacks[certificates.PARTS[-1]] == 0
+        assert certificates.certify(weights, lower=below[2]).parts[certificates.PARTS[-2]]
+    else:
+        assert proof.slacks[certificates.PARTS[-1]] > 0
+        assert not certificates.certify(weights, lower=below[2]).parts[certificates.PARTS[-2]]
+
+
 def test_an_upper_bound_of_1_9_in_place_of_2_is_shown_to_be_wrong():
     p = np.array([[0.5, 0.5], [0.3, 0.7]])
     assert failed(verify_theorem_1(p)) == set()
@@ -131,6 +179,8 @@ def test_the_battery_has_what_it_says():
 
 def test_the_report_names_every_part_and_fails_on_a_wrong_bound(monkeypatch):
     monkeypatch.setattr(theorems, "BATTERY", {2: 3, 5: 3})
+    every = list(certificates.sample(0))
+    monkeypatch.setattr(certificates, "sample", lambda seed: every[:60])
     report = theorems.theorem_1_report()
     text = " ".join(check.statement for check in report)
     for part in ("(a)", "(b)", "(c)", "(d)", "deflation", "certified"):
