@@ -92,7 +92,7 @@ def sharpness_bound(
     return SharpnessBound(pair.value, pair.residual, star, top, jacobian_sq, pair.vector)
 
 
-DENSE_BYTES = 1 << 30
+DENSE_BYTES = 1 << 27
 """Above this size of one example's Jacobian its norm comes from Golub–Kahan in place of the Gram
 matrix."""
 

@@ -242,7 +242,9 @@ def certified(seed: int = 0, upper_factor: float = 2.0) -> list[Check]:
     return checks
 
 
-def verify_theorem_2(model: Any, x: Any, loss: str = "cross_entropy") -> list[Check]:
+def verify_theorem_2(
+    model: Any, x: Any, loss: str = "cross_entropy", rtol: float = 1e-3
+) -> list[Check]:
     """Theorem 2 for a network and inputs, constructively (PAPER section 4); needs torch.
 
     With q* the unit top eigenvector of G, v_x = J_xᵀq* and λ*_x = v_xᵀM_xv_x/‖J_x‖² it checks, in
@@ -259,6 +261,7 @@ def verify_theorem_2(model: Any, x: Any, loss: str = "cross_entropy") -> list[Ch
     Args:
         model: maps x (N, …) to logits (N, C).
         loss: "cross_entropy", or "squared" (App. M: M = I, λ^(1) = 1).
+        rtol: relative residual of q*.
 
     Raises:
         ValueError: for another loss.
@@ -268,7 +271,7 @@ def verify_theorem_2(model: Any, x: Any, loss: str = "cross_entropy") -> list[Ch
 
     from ijrlib.sharpness_bound import sharpness_bound
 
-    bound = sharpness_bound(model, x, loss)
+    bound = sharpness_bound(model, x, loss, rtol=rtol)
     unit = torch.finfo(bound.vector.dtype).eps / 2
     rounding = unit * sum(p[0].numel() for p in model.parameters())  # a bias counts once
     relative = bound.norm or 1.0
@@ -309,8 +312,8 @@ THEOREM_2_NETWORKS = {  # name -> (digits, steps of gradient descent)
     "6cnn": (8, 20),
     "simple_cnn": (8, 20),
     "resnet20": (8, 20),
-    "vgg": (2, 5),
-    "vgg_cifar100": (2, 5),
+    "vgg": (1, 5),
+    "vgg_cifar100": (1, 5),
     "wrn28_10": (1, 1),
     "wrn28_10_cifar100": (1, 1),
 }
@@ -318,10 +321,11 @@ THEOREM_2_NETWORKS = {  # name -> (digits, steps of gradient descent)
 
 def theorem_2_report(seed: int = 0) -> list[Check]:
     """Theorem 2 on the paper's nine networks, at initialization and after a short training on
-    scikit-learn's digits (η = 0.05), with both losses; needs torch.
+    scikit-learn's digits (η = 0.05); needs torch.
 
-    A few digits a network, since the theorem holds for any set of inputs.  Returns each statement
-    once, with the case that comes closest to a violation (or exceeds it by most).
+    A few digits a network, since the theorem holds for any set of inputs; q* to a residual of 1e-2;
+    the squared loss on networks of up to a million parameters.  Returns each statement once, with
+    the case that comes closest to a violation (or exceeds it by most).
     """
     from ijrlib import datasets, networks
     from ijrlib.operators import LOSSES
@@ -332,11 +336,12 @@ def theorem_2_report(seed: int = 0) -> list[Check]:
         shape, classes = networks.INPUT_SHAPES[name], networks.CLASSES[name]
         data = datasets.load("digits", count, shape, classes, seed)
         model = networks.build(name, seed=seed).eval()
+        small = sum(p.numel() for p in model.parameters()) <= 1_000_000
         for stage, length in {"at initialization": 0, f"after {steps} steps": steps}.items():
             for _ in train(model, LOSSES["cross_entropy"], data.x, data.y, lr=0.05, steps=length):
                 pass
-            for loss in LOSSES:
-                for check in verify_theorem_2(model, data.x, loss):
+            for loss in LOSSES if small else ("cross_entropy",):
+                for check in verify_theorem_2(model, data.x, loss, rtol=1e-2):
                     check = dataclasses.replace(check, where=f"{name} {stage}, {check.where}")
                     worst[check.statement] = _worse(worst.get(check.statement), check)
     return list(worst.values())
