@@ -75,14 +75,12 @@ def _top_root(xp: Any, p: Array, axis: int, work: Array) -> tuple[Array, Array]:
     """`top_root` of a block of shape (C, n) for axis 0 or (n, C) for axis 1; work holds three."""
     rest, gaps, a = work[0, ...], work[1, ...], work[2, ...]
     top = xp.max(p, axis=axis, keepdims=True)
-    a[...] = p == top
-    count = xp.sum(a, axis=axis)
-    a *= top
-    xp.subtract(p, a, out=rest)  # exact: p without its largest entry
+    a[...] = p < top
+    tied = xp.sum(a, axis=axis) < p.shape[axis] - 1  # λ = p₁, deflated
+    xp.multiply(p, a, out=rest)  # p without its largest entry
     top = xp.squeeze(top, axis=axis)
     others = xp.sum(rest, axis=axis)
     second = xp.max(rest, axis=axis)
-    tied = count > 1  # λ = p₁, deflated
     alone = second == others  # two classes share all the mass to rounding: λ = 2 p₁ p₂
     solved = tied | alone
     total, width = top + others, top - second
@@ -116,14 +114,16 @@ def _top_root(xp: Any, p: Array, axis: int, work: Array) -> tuple[Array, Array]:
         squares = gaps if third_order else a
         xp.multiply(a, a, out=squares)
         second_moment = xp.sum(squares, axis=axis)
-        ratio = psi * ((shift - y) / top)  # ψ/φ
-        slope = xp.where(solved, xp.inf, psi * (1 + psi - ratio) + second_moment)
-        step = psi * (ratio - 1) / slope
+        root = origin + y
+        part = psi * root
+        slope = xp.where(solved, xp.inf, psi * (top + part) + second_moment * top)
+        step = part * (psi * (shift - y) - top) / slope  # of Newton's method
         if third_order:
             a *= squares
             mean = second_moment / xp.where(solved, 1.0, psi)
-            step = step / (1 - step * ((xp.sum(a, axis=axis) - second_moment * mean) / slope))
-        y = y + (origin + y) * step
+            bend = (xp.sum(a, axis=axis) - second_moment * mean) * top / slope
+            step = step / (1 - bend * (step / xp.where(solved, 1.0, root)))
+        y = y + step
     root = xp.where(tied, top, xp.where(alone, 2 * half_gini(top, others), origin + y))
     distance = xp.where(alone, top * ((top - others) / total), shift - y)
     return root, xp.where(tied, 0.0, distance)
