@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from ijrlib import logits
@@ -262,7 +261,7 @@ def typical_example(run: Any) -> int:
 @_styled
 def impurity_path(run: Any) -> Figure:
     """Figure 2 left: λ^(1) of the :func:`typical_example` against its p_(1), between the bounds of
-    Theorem 1; the colour of the path tells the step."""
+    Theorem 1; a dot a step, whose colour tells the step."""
     index = typical_example(run)
     p1, impurity = _array(run, "tracked_p1")[:, index], _array(run, "tracked_impurity")[:, index]
     steps = np.asarray(run.arrays["tracked_impurity.steps"], dtype=float)
@@ -272,11 +271,6 @@ def impurity_path(run: Any) -> Figure:
     axes.fill_between(grid, lower, upper, color=SKY, alpha=0.12, linewidth=0)
     axes.plot(grid, upper, color=VERMILION, label=r"$\min\{p_{(1)},\,\mathrm{Gini}(p_{(1)})\}$")
     axes.plot(grid, lower, color=BLUE, label=r"$\frac{1}{2}\,\mathrm{Gini}(p_{(1)})$")
-    points = np.column_stack([p1, impurity])
-    segments = np.stack([points[:-1], points[1:]], axis=1)
-    path = LineCollection(list(segments), cmap="viridis", linewidths=0.7, alpha=0.6)
-    path.set_array(steps[1:])
-    axes.add_collection(path)
     dots = axes.scatter(p1, impurity, c=steps, cmap="viridis", s=9, zorder=3, label="one example")
     figure.colorbar(dots, ax=axes, label="step", pad=0.02)
     axes.set(xlabel=r"$p_{(1)}$", ylabel=r"impurity $\lambda^{(1)}$", xlim=(0, 1), ylim=(0, 0.53))
