@@ -20,7 +20,7 @@ from array_api_compat import array_namespace, device, is_torch_array
 
 Array = Any  # numpy.ndarray or torch.Tensor
 
-BLOCK = 2**15  # entries of p worked on at a time on a CPU, to stay in its cache
+BLOCK = 2**16  # entries of p worked on at a time on a CPU, to stay in its cache
 SHORT = 64  # up to so many classes the class axis is put first, where reductions are faster
 
 
