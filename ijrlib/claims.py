@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 
@@ -82,7 +83,7 @@ def judge(claim: Claim, runs: Sequence[Run], scale: str) -> Verdict:
     return Verdict(claim, measurement.value, verdict, note)
 
 
-def scoreboard(scale: str = "laptop", runs_dir: str | None = None) -> pd.DataFrame:
+def scoreboard(scale: str = "laptop", runs_dir: str | Path | None = None) -> pd.DataFrame:
     """Every claim with its verdict, from stored runs alone: nothing is trained.
 
     Args:
@@ -124,7 +125,7 @@ def _divergence(runs: Sequence[Run]) -> str:
     return "; ".join(ended)
 
 
-def _stored(figure: str, scale: str, runs_dir: str | None) -> tuple[list[Run], str]:
+def _stored(figure: str, scale: str, runs_dir: str | Path | None) -> tuple[list[Run], str]:
     """The figure's stored runs, or none of them and the reason."""
     if figure not in experiments.FIGURES:
         return [], ""

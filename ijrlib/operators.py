@@ -73,7 +73,9 @@ class MeanJacobian:
     @property
     def T(self) -> MeanJacobian:
         """The transpose, C × m."""
-        return MeanJacobian(self.shape[::-1], self.dtype, self.device, self.rmatvec, self.matvec)
+        return MeanJacobian(
+            (self.shape[1], self.shape[0]), self.dtype, self.device, self.rmatvec, self.matvec
+        )
 
 
 def trainable(model: nn.Module) -> dict[str, Tensor]:
@@ -82,7 +84,7 @@ def trainable(model: nn.Module) -> dict[str, Tensor]:
     Raises:
         ValueError: where the model has none, or they differ in type or device.
     """
-    params = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    params: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not params:
         raise ValueError("expected a model with trainable parameters, got one without")
     kinds = {(p.dtype, p.device) for p in params.values()}
@@ -156,7 +158,8 @@ class _Passes:
     def tangent(self, i: int, direction: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """(z, Jᵀv) of chunk i by forward-mode differentiation; both (n_i, C)."""
         primals = tuple(p.detach() for p in self.tensors)
-        return jvp(lambda *ts: self.logits(i, ts), primals, tuple(direction))
+        z, tangent = jvp(lambda *ts: self.logits(i, ts), primals, tuple(direction))[:2]
+        return z, tangent
 
     def operator(self, product: Callable[[Tensor], Tensor], problem=None) -> SymmetricOperator:
         return SymmetricOperator((self.m, self.m), self.dtype, self.device, product, problem)
