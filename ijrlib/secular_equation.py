@@ -104,9 +104,9 @@ def _top_root(xp: Any, p: Array, axis: int, work: Array) -> tuple[Array, Array]:
     origin, shift = xp.where(near_second, second, top), xp.where(near_second, width, 0.0)
     y = xp.where(solved, 1.0, xp.where(near_second, offset, offset - width))
     xp.subtract(xp.expand_dims(origin, axis=axis), rest, out=gaps)
-    # Two steps of Newton's and one of Halley's method: the errors are at most 3e-2 (guess), 2e-4,
-    # 1e-8, 1e-24 of λ, by a search over adversarial p; a fixed number of steps keeps each row
-    # independent of its batch.
+    # Two steps of Newton's and one of Halley's method: a search over a million adversarial p in
+    # extended precision found errors of at most 3e-2 (guess), 2e-4, 1e-8 of λ, and then none above
+    # its own 1e-18. A fixed number of steps keeps each row independent of its batch.
     for third_order in (False, False, True):
         xp.add(gaps, xp.expand_dims(y, axis=axis), out=a)
         xp.divide(rest, a, out=a)
