@@ -9,7 +9,7 @@ from flint import fmpq
 from ijrlib import certificates
 from ijrlib.certificates import PARTS, certify, gini, half_gini, sample
 
-CHARPOLY, ROOTS, VECTORS, BALLS, INTERLACING, LOWER, UPPER = PARTS
+CHARPOLY, ROOTS, INERTIA, VECTORS, BALLS, INTERLACING, EQUALITIES, LOWER, UPPER = PARTS
 SAMPLE = list(sample())
 
 
@@ -78,6 +78,8 @@ def test_a_bound_that_is_off_by_less_than_a_float_can_tell_is_told():
     ("name", "part"),
     [
         ("_reduced_polynomial", CHARPOLY),
+        ("_inertia_agrees", INERTIA),
+        ("_equalities", EQUALITIES),
         ("_eigenvector_identity", VECTORS),
         ("_deflated_vectors", VECTORS),
         ("_enclosures", BALLS),

@@ -95,9 +95,9 @@ def test_per_example_norms_agree_with_the_singular_values(kind, monkeypatch):
     expected = torch.linalg.matrix_norm(dense.jacobians(model, x), 2)
     torch.testing.assert_close(jacobian_norms(model, x, chunk=3), expected, rtol=1e-10, atol=0)
     monkeypatch.setattr(sharpness_bound, "DENSE_BYTES", 0)  # as for a network that is too large
-    # Golub–Kahan to a relative residual of 1e-4 of the square, from below
+    # Golub–Kahan to a relative residual of 1e-3 of the square, from below
     large = jacobian_norms(model, x)
-    torch.testing.assert_close(large, expected, rtol=1e-4, atol=0)
+    torch.testing.assert_close(large, expected, rtol=1e-3, atol=0)
     assert (large <= expected * (1 + 1e-12)).all()
 
 
