@@ -348,7 +348,7 @@ def gauss_newton_is_near(runs: Sequence[Run]) -> Measurement:
     h, g = h[reached[0] :], g[reached[0] :]
     difference = float(np.median(np.abs(h - g) / h))
     return Measurement(
-        f"median relative difference {difference:.2f} over {len(h)} steps", difference <= NEAR
+        f"median relative difference {difference:.2%} over {len(h)} steps", difference <= NEAR
     )
 
 

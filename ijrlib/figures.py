@@ -173,11 +173,12 @@ def theorem_2(run: Any) -> Figure:
     star, top = _array(run, "lambda_star"), _array(run, "lambda_1")
     steps = np.asarray(run.arrays["lambda_star.steps"])
     figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.6), width_ratios=(1.2, 1))
-    _curve(left, frame, "theorem_2_bound")
-    _curve(left, frame, "gauss_newton_norm", linewidth=4, marker=None)
-    _curve(left, frame, "theorem_2_mean", linestyle=(0, (4, 2)), linewidth=1.1, marker=None)
     if "sharpness" in run.series:
-        _curve(left, _measured(run, "sharpness"), "sharpness", linewidth=0.8, marker=None, zorder=1)
+        _curve(left, _measured(run, "sharpness"), "sharpness", linewidth=0.8, marker=None)
+    only = {"linestyle": "none", "zorder": 3}  # measured at few steps: no line suggests more
+    _curve(left, frame, "theorem_2_bound", marker="s", markersize=4, **only)
+    _curve(left, frame, "gauss_newton_norm", marker="o", markersize=7, **only)
+    _curve(left, frame, "theorem_2_mean", marker="o", markersize=2.5, **only)
     _threshold(left, run.config.lr)
     left.set(xlabel="step", ylabel="largest eigenvalue", yscale="log")
     left.legend(ncols=2)
