@@ -62,7 +62,7 @@ def verify(
 
 
 def _plain(check: Any) -> dict[str, Any]:
-    """A check as JSON values: a slack that is not finite (an identity proved exactly) is null."""
+    """A check as JSON values: a slack that is not finite (an identity proved exactly, or nan) is null."""
     values = dataclasses.asdict(check)
     return values | {"slack": check.slack if math.isfinite(check.slack) else None}
 
@@ -76,13 +76,13 @@ def _print_checks(checks: list[Any]) -> None:
         table.add_row(
             check.statement,
             f"{check.cases:,}",
-            f"{check.slack:.3g}",
-            f"{-check.allowance:.3g}",
+            "exact" if check.slack == math.inf else f"{check.slack + 0.0:.3g}",
+            f"{0.0 - check.allowance:.3g}",
             check.where,
             "holds" if check.passed else "VIOLATED",
         )
     width = None if sys.stdout.isatty() else 160
-    Console(width=width).print(table)
+    Console(width=width, markup=False).print(table)
 
 
 @app.command()
@@ -123,7 +123,7 @@ def list_(runs_dir: RunsDir = None) -> None:
             for config in experiments.configs(figure, scale):
                 stored = (store.runs_dir(runs_dir) / config.name).is_dir()
                 table.add_row(figure, scale, config.name, "yes" if stored else "no")
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    Console(width=None if sys.stdout.isatty() else 140, markup=False).print(table)
 
 
 @app.command()
@@ -139,7 +139,7 @@ def claims(scale: Scale = "laptop", runs_dir: RunsDir = None) -> None:
     table = Table(*map(str, board.columns))
     for row in board.itertuples(index=False):
         table.add_row(*map(str, row))
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    Console(width=None if sys.stdout.isatty() else 200, markup=False).print(table)
 
 
 class _clear_errors:

@@ -1,5 +1,6 @@
 """The command line as a user meets it."""
 
+import dataclasses
 import json
 import re
 import subprocess
@@ -37,6 +38,15 @@ def test_verify_prints_each_statement_and_exits_zero_when_all_hold(reports):
     assert done.exit_code == 0
     assert GOOD.statement in done.stdout
     assert "every statement holds" in done.stdout
+
+
+def test_verify_prints_brackets_as_they_are_and_says_exact_for_an_identity(reports):
+    exact = dataclasses.replace(GOOD, statement="Theorem 1 (a) [certified]", slack=float("inf"))
+    reports([exact], [GOOD])
+    done = ijr("verify")
+    assert "[certified]" in done.stdout
+    assert "exact" in done.stdout
+    assert json.loads(ijr("verify", "--json").stdout)["checks"][0]["slack"] is None
 
 
 def test_verify_exits_one_on_a_violation_and_names_it(reports):
