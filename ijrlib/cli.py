@@ -62,7 +62,7 @@ def verify(
 
 
 def _plain(check: Any) -> dict[str, Any]:
-    """A check as JSON values: a slack that is not finite (an identity proved exactly, or nan) is null."""
+    """A check as JSON values; a slack that is not finite (an exact identity, or nan) is null."""
     values = dataclasses.asdict(check)
     return values | {"slack": check.slack if math.isfinite(check.slack) else None}
 
