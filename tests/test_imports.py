@@ -22,6 +22,7 @@ EDGES = {
     "spectra": {"operators"},
     "power_iteration": {"logits"},
     "sharpness_bound": {"logits", "operators", "spectra"},
+    "geometry": {"operators"},
     "certificates": set(),
     "theorems": {"logits", "certificates"},
     "training": {"config", "operators"},
