@@ -1,5 +1,7 @@
 """The geometry of the m_x against vectors of R^m that are written out, in float64."""
 
+from functools import partial
+
 import dense
 import numpy as np
 import pytest
@@ -9,7 +11,8 @@ from ijrlib import geometry
 
 N = 11
 KINDS = ["fully connected, tanh", "convolutional, ReLU", "residual"]
-EXACT = {"rtol": 1e-10, "atol": 1e-12}  # sums of some hundred products in float64
+# sums of some hundred products in float64
+assert_close = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-12)
 
 
 def dominant(z):
@@ -49,10 +52,10 @@ def test_lengths_and_cosines_are_those_of_the_vectors_written_out(kind):
     _, _, _, j, u, q, _ = problem(kind)
     other = torch.randn(q.shape, generator=torch.Generator().manual_seed(5), dtype=q.dtype)
     expected = (unit(images(j, q)) * unit(images(j, other))).sum(1)
-    torch.testing.assert_close(geometry.lengths(grams(j), u), images(j, u).norm(dim=1), **EXACT)
-    torch.testing.assert_close(geometry.cosines(grams(j), q, other), expected, **EXACT)
+    assert_close(geometry.lengths(grams(j), u), images(j, u).norm(dim=1))
+    assert_close(geometry.cosines(grams(j), q, other), expected)
     directions = images(j, geometry.normalized(grams(j), u))
-    torch.testing.assert_close(directions, unit(images(j, u)), **EXACT)
+    assert_close(directions, unit(images(j, u)))
 
 
 def test_cosines_do_not_depend_on_scale_even_where_squares_underflow():
@@ -60,9 +63,7 @@ def test_cosines_do_not_depend_on_scale_even_where_squares_underflow():
     other = torch.randn(q.shape, generator=torch.Generator().manual_seed(5), dtype=q.dtype)
     small = 1e-200 * other
     assert (small.square() == 0).all()
-    torch.testing.assert_close(
-        geometry.cosines(grams(j), q, small), geometry.cosines(grams(j), q, other), **EXACT
-    )
+    assert_close(geometry.cosines(grams(j), q, small), geometry.cosines(grams(j), q, other))
 
 
 def test_an_example_without_direction_has_cosine_0():
@@ -71,7 +72,7 @@ def test_an_example_without_direction_has_cosine_0():
     j[2] = 0
     cosine = geometry.cosines(grams(j), q, -q)
     assert float(cosine[2]) == 0
-    torch.testing.assert_close(cosine[3:], -torch.ones(N - 3, dtype=cosine.dtype), **EXACT)
+    assert_close(cosine[3:], -torch.ones(N - 3, dtype=cosine.dtype))
     assert not geometry.normalized(grams(j), q)[2].any()
     stretch, cos_sq = geometry.direction_forms(grams(j), torch.eye(3).double().expand(N, 3, 3))
     assert not stretch[2].any() and not cos_sq[2].any()
@@ -84,7 +85,7 @@ def test_minus_the_gradient_of_an_example_is_the_image_of_downhill(kind):
     expected = -torch.stack(
         [dense.gradient(model, "cross_entropy", x[k : k + 1], y[k : k + 1]) for k in range(len(x))]
     )
-    torch.testing.assert_close(images(j, geometry.downhill(p, y)), expected, **EXACT)
+    assert_close(images(j, geometry.downhill(p, y)), expected)
 
 
 def test_downhill_keeps_its_direction_where_p_of_the_label_rounds_to_1():
@@ -109,7 +110,7 @@ def test_stretch_and_squared_cosines_of_all_eigenvector_images(kind):
             for h in range(3):
                 cos = image[i] @ image[h] / (image[i].norm() * image[h].norm())
                 assert float(cos_sq[k, i, h]) == pytest.approx(float(cos**2), rel=1e-9, abs=1e-12)
-    torch.testing.assert_close(stretch.mean(1), torch.ones(N, dtype=stretch.dtype), **EXACT)
+    assert_close(stretch.mean(1), torch.ones(N, dtype=stretch.dtype))
 
 
 @pytest.mark.parametrize("chunk", [2, 250])
@@ -120,7 +121,7 @@ def test_class_means_are_the_means_over_the_examples_of_each_class(kind, chunk):
     rows = geometry.class_means(model, x, u, classes, chunk=chunk)
     vectors = images(j, u)
     expected = torch.stack([vectors[[1, 4, 7]].mean(0), vectors[classes == 2].mean(0)])
-    torch.testing.assert_close(rows, expected, **EXACT)
+    assert_close(rows, expected)
 
 
 def test_the_length_of_the_mean_direction_is_1_for_a_class_of_one_and_less_for_others():
@@ -136,7 +137,7 @@ def test_the_length_of_the_mean_direction_is_1_for_a_class_of_one_and_less_for_o
 
 def test_cosine_matrix_is_that_of_the_rows_and_nan_for_a_row_of_zeros():
     rows = torch.randn(4, 50, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    torch.testing.assert_close(geometry.cosine_matrix(rows), unit(rows) @ unit(rows).T, **EXACT)
+    assert_close(geometry.cosine_matrix(rows), unit(rows) @ unit(rows).T)
     rows[1] = 0
     cosines = geometry.cosine_matrix(rows)
     assert cosines[1].isnan().all() and cosines[:, 1].isnan().all()
@@ -182,8 +183,8 @@ def test_plane_coordinates_give_the_projection_onto_the_plane_of_two_vectors(kin
     found = geometry.plane_coordinates(model, x, u, one, other, chunk=4)
     plane = torch.stack([one, other], dim=1)
     projected = (plane @ torch.linalg.lstsq(plane, vectors.T).solution).T
-    torch.testing.assert_close(found.norm(dim=1), projected.norm(dim=1), **EXACT)
-    torch.testing.assert_close(found[:, 0], vectors @ unit(one), **EXACT)
+    assert_close(found.norm(dim=1), projected.norm(dim=1))
+    assert_close(found[:, 0], vectors @ unit(one))
     cosine = unit(one) @ unit(other)
     arrow = torch.stack([cosine, (1 - cosine**2).sqrt()])
-    torch.testing.assert_close(found @ arrow, vectors @ unit(other), **EXACT)
+    assert_close(found @ arrow, vectors @ unit(other))
