@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import datetime
-import importlib.metadata
 import math
 import os
 import platform
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -20,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ijrlib import datasets, networks, store
+from ijrlib import datasets, machine, networks, store
 from ijrlib.config import RunConfig
 from ijrlib.measures import MEASURES, State, Values
 from ijrlib.operators import LOSSES, flatten, trainable
@@ -55,7 +52,7 @@ def run(
         FileNotFoundError: where the data is not found.
     """
     target = resolve_device(device)
-    _keep_freed_memory()
+    machine.keep_freed_memory()
     dtype = getattr(torch, config.dtype)
     shape, classes = networks.INPUT_SHAPES[config.network], networks.CLASSES[config.network]
     data = datasets.load(
@@ -78,7 +75,7 @@ def run(
     recorder = _Recorder(config)
     memory: dict[str, Tensor] = {}
     start, resumed, spent = 0, 0, 0.0
-    versions = [_code_version()]
+    versions = [machine.code_version()]
     if saved is not None:
         _restore(model, saved["state"])
         recorder.restore(saved["rows"], saved["arrays"])
@@ -150,9 +147,9 @@ def run(
         **versions[-1],
         "earlier_versions": versions[:-1],
         "python": platform.python_version(),
-        "packages": {p: v for p in PACKAGES if (v := _version(p))},
+        "packages": machine.package_versions(PACKAGES),
         "device": torch.cuda.get_device_name(target) if target.type == "cuda" else "cpu",
-        "processor": _processor(),
+        "processor": machine.processor(),
         "threads": torch.get_num_threads(),
         "wall_seconds": round(spent + time.monotonic() - began, 1),
         "resumed": resumed,
@@ -289,48 +286,3 @@ def _restore(model: nn.Module, state: dict[str, Tensor]) -> None:
     with torch.no_grad():
         for name, value in model.state_dict().items():
             value.copy_(state[name])
-
-
-def _code_version() -> dict[str, Any]:
-    """Commit of the checkout, and whether the library differs from it; None outside a checkout."""
-
-    def git(*arguments: str) -> str | None:
-        command = ["git", "-C", str(store.root()), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    try:
-        commit = git("rev-parse", "HEAD")
-        changes = git("status", "--porcelain", "--", "ijrlib")
-    except FileNotFoundError:
-        commit = changes = None
-    return {"commit": commit, "dirty": None if changes is None else bool(changes)}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
-def _keep_freed_memory() -> None:
-    """Let glibc keep freed blocks instead of handing each large one back to the system.
-
-    Activations are freed and asked for again at every step; without this a third of the time on a
-    CPU goes into page faults.  Elsewhere than on glibc this does nothing.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return
-    m_trim_threshold, m_mmap_max = -1, -4
-    mallopt = ctypes.CDLL(None).mallopt
-    mallopt(m_mmap_max, 0)
-    mallopt(m_trim_threshold, 2**31 - 1)
