@@ -39,6 +39,7 @@ class Eigenpair:
             residual·|θ| of θ.
         products: matrix–vector products spent.
         converged: whether the residual is within the tolerance asked for, or at rounding level.
+        surrogate_products: products with a cheaper operator (:mod:`ijrlib.two_level`).
     """
 
     value: float
@@ -46,6 +47,7 @@ class Eigenpair:
     residual: float
     products: int
     converged: bool
+    surrogate_products: int = 0
 
 
 def top_eigenpair(
@@ -105,12 +107,10 @@ def top_eigenpairs(
     if not 1 <= k <= min(m, max_products):
         raise ValueError(f"k: expected 1 to {min(m, max_products)}, got {k}")
     randoms = torch.Generator().manual_seed(seed)
-    if v0 is None:  # k vectors, so that a multiple eigenvalue is seen as often as it occurs
-        starts = [_random(op, randoms) for _ in range(k)]
-    else:
-        starts = _start_vectors(v0.to(_random(op, randoms)), m)
+    # k random vectors, so that a multiple eigenvalue is seen as often as it occurs
+    starts = random_vectors(op, k, randoms) if v0 is None else start_vectors(op, v0)
     dtype = starts[0].dtype
-    space = _Subspace(op, starts[0], size=min(m, BASIS + 2 * k))
+    space = Subspace(op, starts[0], size=min(m, BASIS + 2 * k))
     while True:
         if not space.finite:
             nan = float("nan")
@@ -140,8 +140,9 @@ def top_eigenpairs(
             space.expand(_random(op, randoms))  # an invariant subspace: look outside it
 
 
-class _Subspace:
-    """An orthonormal basis V, its images AV and T = VᵀAV, grown one product at a time."""
+class Subspace:
+    """Rayleigh–Ritz: an orthonormal basis V, its images AV and T = VᵀAV, grown by one product at a
+    time."""
 
     def __init__(self, op: Any, like: Tensor, size: int) -> None:
         self.op = op
@@ -251,7 +252,7 @@ def _power_iteration(
     op: Any, v0: Tensor | None, rtol: float, max_products: int, seed: int
 ) -> Eigenpair:
     start = _random(op, torch.Generator().manual_seed(seed)) if v0 is None else v0.reshape(len(v0))
-    x = _start_vectors(start, op.shape[0])[0]
+    x = start_vectors(op, start)[0]
     x = x / x.norm()
     products = 0
     while True:
@@ -309,14 +310,26 @@ def _square(op: Any) -> int:
     return shape[0]
 
 
-def _start_vectors(v0: Tensor, m: int) -> list[Tensor]:
+def start_vectors(op: Any, v0: Tensor) -> list[Tensor]:
+    """The columns of v0, (m,) or (m, b), that are finite and not zero, as ``op`` takes them.
+
+    Raises:
+        ValueError: for another shape, or where no column is left.
+    """
+    m = _square(op)
     if v0.shape[0] != m or v0.ndim > 2:
         raise ValueError(f"v0: expected shape ({m},) or ({m}, b), got {tuple(v0.shape)}")
-    starts = [v.contiguous() for v in v0.reshape(m, -1).unbind(1)]
-    starts = [v for v in starts if bool(torch.isfinite(v).all()) and v.norm() > 0]
+    columns = v0.to(_random(op, torch.Generator())).reshape(m, -1).unbind(1)
+    starts = [v.contiguous() for v in columns if bool(torch.isfinite(v).all()) and v.norm() > 0]
     if not starts:
         raise ValueError("v0: expected a finite vector other than zero")
     return starts
+
+
+def random_vectors(op: Any, count: int, seed: int | torch.Generator) -> list[Tensor]:
+    """Gaussian vectors of the operator's size, type and device."""
+    randoms = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed)
+    return [_random(op, randoms) for _ in range(count)]
 
 
 def _random(op: Any, generator: torch.Generator) -> Tensor:

@@ -1,0 +1,184 @@
+"""One full measurement of curvature: sharpness, ‖⟨J⟩‖ and impurity, from shared passes.
+
+The pass that gives the loss and the gradient also gives the logits, and leaves the graphs from
+which products with H and ⟨J⟩ are cheap (:func:`ijrlib.operators.linearize`).  H itself is asked
+only a few times: a Hessian over an eighth of the examples decides where to look
+(:mod:`ijrlib.two_level`).  The examples are taken evenly in the order of ‖∂ℓ/∂z‖, so that those
+with curvature are represented however few they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ijrlib import logits, two_level
+from ijrlib.operators import (
+    CHUNK,
+    Linearization,
+    Loss,
+    MeanJacobian,
+    SymmetricOperator,
+    cross_entropy,
+    linearize,
+)
+from ijrlib.spectra import Eigenpair, top_eigenpair
+
+SUBSET = 8
+"""One in so many examples goes into the subset."""
+
+SMALLEST_SUBSET = 32
+"""With fewer examples in the subset, H is asked alone (Lanczos)."""
+
+RTOL = 3e-3
+"""Estimated relative error of the sharpness at which to stop; along training at the edge of
+stability the true error stays within 5e-3 (chapter "Benchmarks")."""
+
+JACOBIAN_RTOL = 2e-2
+"""Relative residual of ‖⟨J⟩‖²; the error of ‖⟨J⟩‖ is of second order in it."""
+
+
+@dataclass(frozen=True)
+class Curvature:
+    """Curvature at one θ; start vectors for the next one.
+
+    Attributes:
+        loss: mean loss L.
+        gradient: g = ∇_θ L, shape (m,).
+        logits: z, shape (N, C).
+        top: top eigenpair of H; its value is ‖H‖, the sharpness.
+        jacobian_norm: ‖⟨J⟩‖, the largest singular value of the mean Jacobian.
+        jacobian_residual: ‖⟨J⟩ᵀ⟨J⟩u − ‖⟨J⟩‖²u‖ / ‖⟨J⟩‖² of its right singular vector u.
+        impurity: ⟨λ^(1)⟩; None for a loss other than the cross-entropy.
+        singular_vector: u, shape (C,).
+        before: the top eigenvector of the measurement before; with full batches the path swings
+            from side to side, so that every other step resembles the next one most.
+    """
+
+    loss: float
+    gradient: Tensor
+    logits: Tensor
+    top: Eigenpair
+    jacobian_norm: float
+    jacobian_residual: float
+    impurity: float | None
+    singular_vector: Tensor
+    before: Tensor | None
+
+    @property
+    def gradient_alignment(self) -> float:
+        """|cos(g, r)| of the gradient and the top eigenvector r (Figure 10); 0 where g = 0."""
+        norm = float(self.gradient.norm())
+        return abs(float(self.top.vector @ self.gradient)) / norm if norm else 0.0
+
+
+def curvature(
+    model: nn.Module,
+    loss: Loss,
+    data: object,
+    previous: Curvature | None = None,
+    *,
+    chunk: int = CHUNK,
+    rtol: float = RTOL,
+    seed: int = 0,
+) -> Curvature:
+    """Measure L, g, ‖H‖, ‖⟨J⟩‖ and ⟨λ^(1)⟩ on all of ``data``.
+
+    Args:
+        model: maps x to logits (n, C).
+        loss: mean loss of (logits, labels).
+        data: a pair (x, y), split into chunks, or an iterable of such pairs.
+        previous: the measurement of a nearby θ, whose vectors are the starting point; None for a
+            cold start.  Start cold now and then: a followed eigenvector need not stay the top one.
+        chunk: examples per forward pass.
+        rtol: estimated relative error of the sharpness at which to stop.
+        seed: of the cold start.
+
+    The cost is about 8 gradients warm and 14 cold for the paper's convolutional networks; memory is
+    two times ``operators.CACHE_BYTES`` at most, and some 40 vectors in R^m.
+    """
+    return measure(linearize(model, loss, data, chunk=chunk), previous, rtol=rtol, seed=seed)
+
+
+def measure(
+    linear: Linearization,
+    previous: Curvature | None = None,
+    *,
+    rtol: float = RTOL,
+    seed: int = 0,
+) -> Curvature:
+    """:func:`curvature` from a linearization that is there already."""
+    assert linear.hessian.problem is not None
+    loss = linear.hessian.problem[1]
+    subset = _subset(linear)
+    top = _top_eigenpair(linear, subset, previous, rtol, seed)
+    singular = _singular_pair(linear, subset, previous, seed)
+    impurity = None
+    if loss is cross_entropy:
+        impurity = float(logits.impurity(linear.logits.double().softmax(-1)).mean())
+    return Curvature(
+        loss=float(linear.loss),
+        gradient=linear.gradient,
+        logits=linear.logits,
+        top=top,
+        jacobian_norm=max(singular.value, 0.0) ** 0.5,
+        jacobian_residual=singular.residual,
+        impurity=impurity,
+        singular_vector=singular.vector,
+        before=None if previous is None else previous.top.vector,
+    )
+
+
+def _subset(linear: Linearization) -> Linearization | None:
+    """The same model on every ``SUBSET``-th example in the order of ‖∂ℓ/∂z‖."""
+    assert linear.hessian.problem is not None
+    model, loss, pairs = linear.hessian.problem
+    size = linear.logit_gradients.norm(dim=1)
+    chosen = size.argsort(descending=True, stable=True)[::SUBSET]
+    if len(chosen) < SMALLEST_SUBSET:
+        return None
+    taken = torch.zeros(len(size), dtype=torch.bool, device=size.device)
+    taken[chosen] = True
+    masks = taken.split([len(y) for _, y in pairs])
+    x = torch.cat([part[mask] for (part, _), mask in zip(pairs, masks, strict=True)])
+    y = torch.cat([part[mask] for (_, part), mask in zip(pairs, masks, strict=True)])
+    return linearize(model, loss, (x, y), chunk=len(pairs[0][1]))
+
+
+def _top_eigenpair(
+    linear: Linearization,
+    subset: Linearization | None,
+    previous: Curvature | None,
+    rtol: float,
+    seed: int,
+) -> Eigenpair:
+    known = [] if previous is None else [previous.top.vector, previous.before]
+    vectors = [v for v in [*known, linear.gradient] if v is not None and bool(v.any())]
+    starts = torch.stack(vectors, dim=1) if vectors else None
+    if subset is None:  # the eigenvalue's error is of second order in the residual
+        cold = previous is None
+        return top_eigenpair(
+            linear.hessian, None if cold else starts, rtol=rtol if cold else rtol**0.5, seed=seed
+        )
+    return two_level.top_eigenpair(
+        linear.hessian, subset.hessian, starts, rtol=rtol, seed=seed, cold=previous is None
+    )
+
+
+def _singular_pair(
+    linear: Linearization, subset: Linearization | None, previous: Curvature | None, seed: int
+) -> Eigenpair:
+    """The top eigenpair of ⟨J⟩ᵀ⟨J⟩."""
+    start = None if previous is None else previous.singular_vector
+    if subset is not None:
+        start = top_eigenpair(
+            _normal(subset.mean_jacobian), start, rtol=JACOBIAN_RTOL, seed=seed
+        ).vector
+    return top_eigenpair(_normal(linear.mean_jacobian), start, rtol=JACOBIAN_RTOL, seed=seed)
+
+
+def _normal(op: MeanJacobian) -> SymmetricOperator:
+    classes = op.shape[1]
+    return SymmetricOperator((classes, classes), op.dtype, op.device, lambda u: op.T @ (op @ u))

@@ -1,0 +1,206 @@
+"""The top eigenpair of an expensive operator, with the help of a cheap one that resembles it.
+
+The Hessian over all examples and the Hessian over every eighth of them have nearly the same top
+eigenvectors, and a product with the second costs an eighth.  Let the orthonormal columns of X be
+the vectors whose products AX with the expensive operator A are known, P = XXᵀ, and S the cheap
+operator.  The *corrected* operator
+
+    S̃ = (1 − P) S (1 − P) + A P + P A − P A P
+
+agrees with A on X and asks S only about the complement.  Its top eigenvector, found with products
+of S alone, is the next column of X.  What is reported is the top Ritz pair of A on X with its true
+residual ‖Ax − θx‖: S decides where to look next, and, by how far the top eigenvalue of S̃ lies above
+θ, when to stop.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ijrlib.spectra import Eigenpair, Subspace, random_vectors, start_vectors
+
+FIRST_RESIDUAL = 0.1
+"""Relative residual to which the first eigenvector of S is found from given start vectors."""
+
+COLD_RESIDUAL = 1e-2
+"""The same from a random start, which may have little of the top eigenvector in it."""
+
+NEXT_RESIDUAL = 0.2
+"""Residual to which an eigenvector of S̃ is found, relative to the residual of A."""
+
+STOP_RESIDUAL = 0.5
+"""Residual below which the top eigenvalue of S̃ is compared with θ, relative to that of A."""
+
+COLUMNS = 16
+"""Columns of X before they are compressed to the four best Ritz vectors."""
+
+
+def top_eigenpair(
+    op: Any,
+    surrogate: Any,
+    v0: Tensor | None = None,
+    rtol: float = 5e-3,
+    max_products: int = 100,
+    seed: int = 0,
+    cold: bool = False,
+) -> Eigenpair:
+    """The largest algebraic eigenvalue θ of ``op``, with its eigenvector.
+
+    Args:
+        op: A; has ``shape`` (m, m) and ``op @ v``.
+        surrogate: S, of the same shape; the closer to A, the fewer products with A.
+        v0: start vector (m,) or start vectors (m, b), such as previous eigenvectors and the
+            gradient.
+        rtol: relative error of θ at which to stop.  It is estimated: by how much one more product
+            with A is predicted to raise θ.
+        max_products: products with A at most; the best pair found is returned.
+        seed: of the random start vector.
+        cold: start from a random vector beside ``v0``, iterate longer with S, and spend the first
+            products with A on the vectors ``v0`` themselves, lest S be blind to the top
+            eigenvector.
+
+    Returns:
+        The pair, with its true residual and the products spent with A and with S; ``converged``
+        says whether the estimated error is within ``rtol``.
+
+    Raises:
+        ValueError: shapes that do not fit, a start vector that is zero or not finite.
+    """
+    if tuple(surrogate.shape) != tuple(op.shape):
+        raise ValueError(f"surrogate: expected shape {op.shape}, got {surrogate.shape}")
+    cold = cold or v0 is None
+    known = [] if v0 is None else start_vectors(op, v0)
+    starts = [*known, *random_vectors(op, 1, seed)] if cold else known
+    pairs = _Pairs(op, surrogate, starts)
+    if cold:
+        for j in range(len(known)):
+            pairs.multiply(pairs.start(j))
+    target = COLD_RESIDUAL if cold else FIRST_RESIDUAL
+    while pairs.finite:
+        top, mix, residual = pairs.corrected()
+        norm = float(residual.norm())
+        scale = max(abs(top), pairs.tiny)
+        settled = pairs.columns and norm <= max(STOP_RESIDUAL * pairs.residual, target * scale)
+        if settled and top - pairs.value <= max(rtol * abs(pairs.value), pairs.tiny):
+            return pairs.eigenpair(True)
+        if norm > target * scale and pairs.expand(residual):
+            continue
+        if pairs.products >= max_products or not pairs.multiply(mix):
+            return pairs.eigenpair(pairs.residual <= max(rtol * abs(pairs.value), pairs.tiny))
+        target = NEXT_RESIDUAL * pairs.residual / max(abs(pairs.value), pairs.tiny)
+        pairs.expand(pairs.gap)
+    nan = float("nan")
+    return Eigenpair(nan, starts[0], nan, pairs.products, False, pairs.space.products)
+
+
+class _Pairs:
+    """X and AX within a basis B of which SB is known: X = B·coefficients."""
+
+    def __init__(self, op: Any, surrogate: Any, starts: list[Tensor]) -> None:
+        self.op = op
+        self.space = Subspace(surrogate, starts[0], COLUMNS + 16 + len(starts))
+        self.order = [j for j, v in enumerate(starts) if self.space.expand(v)]
+        self.coefficients = torch.zeros(self.space.size, 0, dtype=torch.float64)
+        self.images = starts[0].new_empty(len(starts[0]), 0)
+        self.products = 0
+        self.value = self.residual = float("nan")
+        self.gap = starts[0]  # Ax − θx
+        self.ritz = torch.zeros(0, 0, dtype=torch.float64)
+        self.tiny = 0.0
+
+    @property
+    def columns(self) -> int:
+        return self.images.shape[1]
+
+    @property
+    def finite(self) -> bool:
+        return self.space.finite and bool(torch.isfinite(self.gap).all())
+
+    def start(self, j: int) -> Tensor:
+        """Coefficients of the j-th start vector's part that was new to the basis."""
+        unit = torch.zeros(self.space.size, dtype=torch.float64)
+        if j in self.order:
+            unit[self.order.index(j)] = 1
+        return unit
+
+    def basis(self) -> Tensor:
+        return self.space.basis[: self.space.size]
+
+    def expand(self, v: Tensor) -> bool:
+        """Add v to the basis (one product with S); False where it lies within it."""
+        if self.space.size == self.space.capacity:
+            _, mixing = torch.linalg.eigh(self._galerkin()[0])
+            keep, _ = torch.linalg.qr(torch.cat([self.coefficients, mixing[:, -8:]], dim=1))
+            self.space.restart(keep)
+            self.coefficients = keep.T @ self.coefficients
+        if not self.space.expand(v):
+            return False
+        row = torch.zeros(1, self.columns, dtype=torch.float64)
+        self.coefficients = torch.cat([self.coefficients, row])
+        return True
+
+    def multiply(self, mix: Tensor) -> bool:
+        """Add B·mix, made orthogonal to X, to X (one product with A); False where it lies in X."""
+        norm = mix.norm()
+        for _ in range(2):
+            mix = mix - self.coefficients @ (self.coefficients.T @ mix)
+        if not mix.norm() > 1e-5 * norm:
+            return False
+        mix = mix / mix.norm()
+        image = self.op @ (self.basis().T @ mix.to(self.images))
+        self.products += 1
+        self.coefficients = torch.cat([self.coefficients, mix[:, None]], dim=1)
+        self.images = torch.cat([self.images, image[:, None]], dim=1)
+        self._solve()
+        if self.columns == COLUMNS:
+            best = self.ritz[:, -4:]
+            self.coefficients = self.coefficients @ best
+            self.images = self.images @ best.to(self.images)
+            self._solve()
+        return True
+
+    def _solve(self) -> None:
+        """The top Ritz pair of A on X and its residual."""
+        projected = self.coefficients.T @ (self.basis() @ self.images).double().cpu()
+        if not bool(torch.isfinite(projected).all()):
+            self.gap = torch.full_like(self.gap, float("nan"))
+            return
+        values, self.ritz = torch.linalg.eigh((projected + projected.T) / 2)
+        self.value = float(values[-1])
+        x = self.basis().T @ (self.coefficients @ self.ritz[:, -1]).to(self.images)
+        self.gap = self.images @ self.ritz[:, -1].to(self.images) - self.value * x
+        self.residual = float(self.gap.norm())
+        self.tiny = 10 * torch.finfo(x.dtype).eps * float(values.abs().max())
+
+    def _galerkin(self) -> tuple[Tensor, Tensor]:
+        """BᵀS̃B and BᵀAX."""
+        size = self.space.size
+        projected = self.space.projected[:size, :size]
+        c = self.coefficients
+        images = (self.basis() @ self.images).double().cpu()
+        outside = torch.eye(size, dtype=torch.float64) - c @ c.T
+        corrected = outside @ projected @ outside
+        corrected = corrected + images @ c.T + c @ images.T - c @ (c.T @ images) @ c.T
+        return (corrected + corrected.T) / 2, images
+
+    def corrected(self) -> tuple[float, Tensor, Tensor]:
+        """The top Ritz pair of S̃ on B: value, coefficients in B and residual in R^m."""
+        matrix, images = self._galerkin()
+        values, mixing = torch.linalg.eigh(matrix)
+        top, mix = float(values[-1]), mixing[:, -1]
+        basis, c = self.basis(), self.coefficients
+        inside = c.T @ mix
+        w = self.space.images[: self.space.size].T @ (mix - c @ inside).to(basis)
+        along = c.T @ (basis @ w).double().cpu()
+        back = c @ (images.T @ mix - (c.T @ images) @ inside - along) - top * mix
+        return top, mix, w + self.images @ inside.to(basis) + basis.T @ back.to(basis)
+
+    def eigenpair(self, converged: bool) -> Eigenpair:
+        x = self.basis().T @ (self.coefficients @ self.ritz[:, -1]).to(self.images)
+        residual = self.residual / abs(self.value) if self.value else self.residual
+        return Eigenpair(
+            self.value, x / x.norm(), residual, self.products, converged, self.space.products
+        )
