@@ -142,6 +142,44 @@ def claims(scale: Scale = "laptop", runs_dir: RunsDir = None) -> None:
     Console(width=None if sys.stdout.isatty() else 200, markup=False).print(table)
 
 
+@app.command()
+def bench(
+    only: Annotated[list[str] | None, typer.Option(help="a benchmark; may be repeated")] = None,
+    repeats: Annotated[int, typer.Option(help="rounds of the benchmarks at one θ")] = 5,
+    threads: Annotated[int | None, typer.Option(help="CPU threads (default: torch's)")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
+    out: Annotated[Path | None, typer.Option(help="folder (default: data/benchmarks)")] = None,
+) -> None:
+    """Time the curvature engine beside other tools on this machine, and store the result.
+
+    In one process, with the same weights and data.  Needs an idle machine, and a quarter of an
+    hour on two cores.
+    """
+    from ijrlib import benchmarks
+
+    with _clear_errors():
+        from ijrlib import benchmark_suite
+
+        document = benchmark_suite.run(
+            only or (), repeats, threads, device, say=lambda text: typer.echo(text, err=True)
+        )
+    for found in document["benchmarks"]:
+        typer.echo(f"\n{found['title']}\n{found['setting']}")
+        _print_table(*benchmarks.table(found))
+    _print_table(*benchmarks.goals_table(document))
+    typer.echo(f"stored: {benchmarks.save(document, out)}")
+
+
+def _print_table(header: list[str], rows: list[list[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*header)
+    for row in rows:
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 200, markup=False).print(table)
+
+
 class _clear_errors:
     """Show an expected error as one line and exit 2; let everything else through."""
 

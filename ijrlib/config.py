@@ -39,6 +39,11 @@ MEASURES = (
     "theorem_2",
     "logit_spectrum",
     "algorithm_2",
+    "alignment",
+    "clusters",
+    "eigenvector_images",
+    "spectrum",
+    "trajectory",
 )
 
 Window = tuple[int, int, int]

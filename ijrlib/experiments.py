@@ -151,13 +151,22 @@ def configs(
 def smoke(config: RunConfig) -> RunConfig:
     """The same experiment in seconds: ``SMOKE_STEPS`` steps on some of scikit-learn's digits.
 
-    Windows of measures shrink in proportion to the number of steps.
+    Windows of measures shrink in proportion to the number of steps, with two exceptions: a spectrum
+    costs hundreds of gradients and is taken twice a window at most; a path of a few points has
+    neither neighbours nor a direction, so a trajectory has all steps.
     """
     factor = SMOKE_STEPS / config.steps
 
-    def window(start: int, stop: int, every: int) -> tuple[int, int, int]:
+    def windows(name: str) -> list[tuple[int, int, int]]:
+        if name == "trajectory":
+            return _every(SMOKE_STEPS)
+        least = SMOKE_STEPS if name == "spectrum" else 1
+        return [window(*w, least) for w in config.windows(name)]
+
+    def window(start: int, stop: int, every: int, least: int) -> tuple[int, int, int]:
         first = int(start * factor)
-        return first, max(first + 1, round((stop - 1) * factor) + 1), max(1, round(every * factor))
+        last = max(first, round((stop - 1) * factor))
+        return first, last + 1, max(least, round(every * factor))
 
     return config.replace(
         dataset="digits",
@@ -166,7 +175,7 @@ def smoke(config: RunConfig) -> RunConfig:
         batch_size=None if config.batch_size is None else min(8, config.batch_size),
         probe=16,
         test_examples=min(config.test_examples, 32),
-        measures={name: [window(*w) for w in windows] for name, windows in config.measures},
+        measures={name: windows(name) for name, _ in config.measures},
     )
 
 

@@ -7,7 +7,7 @@ nothing that a claim rests on.  A quantity has the same colour and symbol in eve
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ijrlib import logits
+from ijrlib import benchmarks, logits
 
 STYLE = Path(__file__).with_name("ijr.mplstyle")
 BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = (
@@ -328,4 +328,79 @@ def sharpness_and_jacobian(run: Any) -> Figure:
         if axes is not row[0][-1]:
             twin.set_ylabel("")
     row[0][0].legend(handles=[row[0][0].get_lines()[-1]], loc="center left")
+    return figure
+
+
+# -- benchmarks ------------------------------------------------------------------------------------
+
+CONTENDERS = {
+    "ijrlib": (BLUE, "o"),
+    "PyHessian": (VERMILION, "s"),
+    "PyHessian, default": (ORANGE, "P"),
+    "curvlinops + eigsh": (GREEN, "^"),
+    "curvlinops + LOBPCG": (PURPLE, "D"),
+}
+"""Colour and marker of each tool for the sharpness."""
+
+GROWING = {
+    "gradient": (GREY, "."),
+    "full measurement, cold": (BLUE, "o"),
+    "‖⟨J⟩‖": (VERMILION, "s"),
+    "‖J_x‖ of all examples": (PURPLE, "D"),
+    "impurity": (GREEN, "^"),
+}
+"""Colour and marker of what grows."""
+
+
+@_styled
+def cost_against_error(documents: Sequence[benchmarks.Document]) -> Figure:
+    """Worst error of the sharpness against its median cost in gradients, a panel for each stored
+    result; open markers start cold, filled ones from the step before."""
+    figure, row = plt.subplots(
+        1, max(len(documents), 1), figsize=(max(5.6, 4.2 * len(documents)), 4.0), squeeze=False
+    )
+    for axes, document in zip(row[0], documents, strict=False):
+        for found in benchmarks.rows_of(document, "sharpness"):
+            if found["gradients"] is None or found["error"] is None:
+                continue
+            name, warm = found["contender"], found["case"].startswith("warm")
+            color, marker = CONTENDERS[name]
+            place = found["gradients"][1], max(found["error"][1], 1e-8)
+            face = color if warm else "none"
+            axes.plot(*place, marker, color=color, markerfacecolor=face, label=name)
+        for accuracy in (5e-3, 1e-4):
+            axes.axhline(accuracy, color=GREY, linestyle="--", linewidth=1.1)
+        axes.set(xscale="log", yscale="log", title=document["provenance"]["machine"])
+        handles = {h.get_label(): h for h in axes.get_lines() if h.get_label() in CONTENDERS}
+        axes.legend(handles.values(), handles.keys())
+    for axes in row[0]:
+        axes.set(xlabel="cost (gradients)", ylabel=r"worst relative error of $\|H\|$")
+    return figure
+
+
+@_styled
+def growth(documents: Sequence[benchmarks.Document]) -> Figure:
+    """Seconds against the number of examples, parameters and classes, a row for each stored
+    result."""
+    axes_names = ("examples", "parameters", "classes")
+    figure, rows = plt.subplots(
+        max(len(documents), 1), 3, figsize=(9, 3.2 * max(len(documents), 1)), squeeze=False
+    )
+    for row, document in zip(rows, documents, strict=False):
+        found = benchmarks.rows_of(document, "growth")
+        for axes, case in zip(row, axes_names, strict=True):
+            for name, (color, marker) in GROWING.items():
+                curve = [r for r in found if (r["case"], r["contender"]) == (case, name)]
+                seconds = [r["seconds"][1] for r in curve]
+                axes.plot(
+                    [r["size"] for r in curve], seconds, color=color, marker=marker, label=name
+                )
+            axes.set(xscale="log", yscale="log")
+        row[0].set_title(document["provenance"]["machine"])
+    for row in rows:
+        row[0].set_ylabel("seconds")
+        for axes, case in zip(row, axes_names, strict=True):
+            axes.set_xlabel(case)
+    if documents:
+        rows[0][-1].legend()
     return figure

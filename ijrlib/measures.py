@@ -8,40 +8,51 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ijrlib import logits
+from ijrlib import geometry, logits
+from ijrlib.curvature import Curvature, Starts, measure
 from ijrlib.operators import (
     LOSSES,
+    Linearization,
     flatten,
-    hessian,
-    loss_and_gradient,
+    gauss_newton,
+    linearize,
     mean_jacobian,
-    mean_jacobian_gram,
     trainable,
 )
+from ijrlib.per_example import jacobian_grams
 from ijrlib.sharpness_bound import sharpness_bound
-from ijrlib.spectra import algorithm_2, top_eigenpair
+from ijrlib.spectra import algorithm_2, top_eigenpairs
+from ijrlib.trajectory import Trajectory
 
 TRACKED = 16
 """Examples whose (p_(1), λ^(1)) is kept at every measured step (Figure 2, left)."""
 
-SHARPNESS_RTOL = 2e-2
-"""Relative residual of the sharpness' eigenvector; the eigenvalue's error is of second order
-in it."""
-
 COLD_EVERY = 25
-"""Every so many measurements the eigensolver starts from a random vector alone, lest it follow an
-eigenvector that is no longer the top one."""
-
-COLD_RTOL = 1e-3
-"""Tolerance of a cold start: with a loose one, a start vector that happens to have little of the
-top eigenvector in it is certified at a lower eigenvalue."""
+"""Every so many measurements of curvature start cold, lest they follow an eigenvector that is no
+longer the top one."""
 
 ALGORITHM_2_ITERATIONS = 30
+
+PAIRS = ((5, 1), (0, 8), (1, 9), (5, 3), (4, 2))
+"""Pairs of classes that are projected to their plane; of CIFAR-10: dog and automobile (Figure 9),
+airplane and ship, automobile and truck, dog and cat, deer and bird (Figure 30)."""
+
+STRETCH_BINS = np.linspace(0, 5, 101)
+"""Bins of ‖Jq^(i)‖²·C/‖J‖_F² (Figure 11, left); larger values count in the last one."""
+
+COS_SQ_BINS = np.linspace(0, 1, 101)
+"""Bins of cos²(Jq^(i), Jq^(j)) (Figure 11, right)."""
+
+SPECTRUM_SIZE = 10
+SPECTRUM_RTOL = 2e-2
+SPECTRUM_PRODUCTS = 400
+"""Products at most for each of the two spectra; the residuals say what they reached."""
 
 Values = dict[str, float | np.ndarray]
 
@@ -60,6 +71,9 @@ class State:
         initial: θ(0), flat.
         chunk: examples per pass.
         memory: what measures keep between steps (start vectors, counters); saved with checkpoints.
+        trajectory: the run's scratch file, where its points are recorded.
+
+    What several measures of one step need of the probe is computed once, when first asked for.
     """
 
     model: nn.Module
@@ -72,6 +86,45 @@ class State:
     initial: Tensor
     chunk: int
     memory: dict[str, Tensor] = field(default_factory=dict)
+    trajectory: Trajectory | None = None
+
+    @cached_property
+    def linearization(self) -> Linearization:
+        """Loss, gradient and logits of the probe, and products with its H and ⟨J⟩."""
+        return linearize(self.model, LOSSES[self.loss], self.probe, chunk=self.chunk)
+
+    @cached_property
+    def probe_gradient(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Loss, its gradient in R^m, and logits (N, C)."""
+        linear = self.linearization
+        return linear.loss, linear.gradient, linear.logits
+
+    @cached_property
+    def probe_grams(self) -> Tensor:
+        """J_xᵀJ_x of each example, shape (N, C, C), float64."""
+        return jacobian_grams(self.model, self.probe[0])
+
+    @cached_property
+    def probe_eigensystem(self) -> tuple[Tensor, Tensor, Tensor]:
+        """p (N, C), and λ^(i) (N, C) and q^(i) in columns (N, C, C) of M, float64.
+
+        Raises:
+            ValueError: for another loss than the cross-entropy, whose M has no such eigenvectors.
+        """
+        if self.loss != "cross_entropy":
+            raise ValueError(f"loss: expected cross_entropy for a measure of q, got {self.loss!r}")
+        p = self.probe_gradient[2].double().softmax(-1)
+        return p, *logits.eigensystem(p)
+
+    @cached_property
+    def class_means(self) -> Tensor:
+        """⟨m⟩_{D_i} for each class i that is the most probable one of an example, (P, m)."""
+        p, values, vectors = self.probe_eigensystem
+        dominant = values[:, :1].sqrt() * vectors[..., 0]
+        return self.mean_by_class(dominant, p.argmax(1))
+
+    def mean_by_class(self, u: Tensor, classes: Tensor) -> Tensor:
+        return geometry.class_means(self.model, self.probe[0], u, classes, chunk=self.chunk)
 
 
 def impurity(state: State) -> Values:
@@ -95,36 +148,45 @@ def impurity(state: State) -> Values:
 
 
 def curvature(state: State) -> Values:
-    """‖H‖ with its residual and product count, ‖⟨J⟩‖², ‖⟨J⟩1̂‖², ‖⟨J⟩‖_F², |cos(g, r)|, on the
-    probe.
+    """‖H‖ with its residual and product counts, ‖⟨J⟩‖², ‖⟨J⟩1̂‖², |cos(g, r)|, on the probe.
 
-    r is the unit top eigenvector of H and g the probe's gradient.  The eigensolver starts from the
-    previous r and then tries g; every ``COLD_EVERY`` measurements it starts cold.
+    r is the unit top eigenvector of H and g the probe's gradient.  A measurement starts from the
+    vectors of the two before it; every ``COLD_EVERY`` of them is cold
+    (:func:`ijrlib.curvature.curvature`).  Costs about 9 gradients on the probe.
     """
-    model, loss = state.model, LOSSES[state.loss]
-    value, gradient, z = loss_and_gradient(model, loss, state.probe, chunk=state.chunk)
-    count = int(state.memory.get("curvature_count", torch.zeros(())))
-    starts, rtol = None, COLD_RTOL
-    if count % COLD_EVERY:
-        starts, rtol = torch.stack([state.memory["top_vector"], gradient], dim=1), SHARPNESS_RTOL
-    op = hessian(model, loss, state.probe, chunk=state.chunk, cache=True)
-    top = top_eigenpair(op, starts, rtol=rtol, seed=state.step)
-    state.memory["top_vector"] = top.vector
-    state.memory["curvature_count"] = torch.tensor(count + 1)
-    gram = mean_jacobian_gram(model, state.probe[0], chunk=state.chunk)
+    found = _curvature(state)
+    linear = state.linearization
+    ones = torch.full_like(found.starts.singular, len(found.starts.singular) ** -0.5)
     out: Values = {
-        "probe_loss": float(value),
-        "sharpness": top.value,
-        "sharpness_residual": top.residual,
-        "sharpness_products": float(top.products),
-        "jacobian_norm_sq": float(torch.linalg.eigvalsh(gram)[-1]),
-        "jacobian_ones_sq": float(gram.mean() * len(gram)),
-        "jacobian_frobenius_sq": float(gram.trace()),
-        "gradient_alignment": float((top.vector @ gradient).abs() / gradient.norm()),
+        "probe_loss": found.loss,
+        "sharpness": found.top.value,
+        "sharpness_residual": found.top.residual,
+        "sharpness_products": float(found.top.products),
+        "sharpness_surrogate_products": float(found.top.surrogate_products),
+        "jacobian_norm_sq": found.jacobian_norm**2,
+        "jacobian_residual": found.jacobian_residual,
+        "jacobian_ones_sq": float((linear.mean_jacobian @ ones).square().sum()),
+        "gradient_alignment": found.gradient_alignment,
     }
-    if state.loss == "cross_entropy":
-        out["probe_impurity_mean"] = float(logits.impurity(z.double().softmax(-1)).mean())
+    if found.impurity is not None:
+        out["probe_impurity_mean"] = found.impurity
     return out
+
+
+def _curvature(state: State) -> Curvature:
+    memory = state.memory
+    count = int(memory.get("curvature_count", torch.zeros(())))
+    starts = None
+    if count % COLD_EVERY:
+        starts = Starts(memory["top_vector"], memory.get("before"), memory["singular_vector"])
+    found = measure(state.linearization, starts, seed=state.step)
+    memory["top_vector"], memory["singular_vector"] = found.starts.top, found.starts.singular
+    memory.pop("before", None)
+    if found.starts.before is not None:
+        memory["before"] = found.starts.before
+    memory["top_step"] = torch.tensor(state.step)
+    memory["curvature_count"] = torch.tensor(count + 1)
+    return found
 
 
 def accuracy(state: State) -> Values:
@@ -197,6 +259,159 @@ def algorithm_2_convergence(state: State) -> Values:
     return {"algorithm_2_values": np.array(values)}
 
 
+def alignment(state: State) -> Values:
+    """How g_D, r and the examples' gradients lie to the directions m_x (Figures 10 and 31).
+
+    Columns descent_cosine_mean, _q25, _q75: cos(−g_x, J_x q^(1)) over the probe, and _correct its
+    mean over the examples classified right (nan where none is).  subspace_alignment_gradient and
+    _top: AS(g_D) and AS(r), AS(v) = ‖P_S v‖/‖v‖ (Eq 33), S the span of the ⟨m⟩_{D_i} of the
+    classes_present classes whose D_i has an example, all on the probe.  cos(g_D, r) is
+    gradient_alignment of ``curvature``, whose r is taken where both are measured at one step.
+
+    Cost in gradients on the probe (6CNN): the class means 1, the probe's gradient 1 and its Gram
+    matrices 10, all shared with the other measures of the step.  Keeps C·m numbers.
+    """
+    p, _, vectors = state.probe_eigensystem
+    y = state.probe[1]
+    cosine = geometry.cosines(state.probe_grams, geometry.downhill(p, y), vectors[..., 0])
+    quartiles = torch.quantile(cosine, torch.tensor([0.25, 0.75]).to(cosine))
+    known = int(state.memory.get("top_step", torch.tensor(-1))) == state.step
+    top = state.memory["top_vector"] if known else _curvature(state).starts.top
+    return {
+        "descent_cosine_mean": float(cosine.mean()),
+        "descent_cosine_q25": float(quartiles[0]),
+        "descent_cosine_q75": float(quartiles[1]),
+        "descent_cosine_correct": float(cosine[p.argmax(1) == y].mean()),
+        "classes_present": float(len(state.class_means)),
+        "subspace_alignment_gradient": geometry.subspace_alignment(
+            state.probe_gradient[1], state.class_means
+        ),
+        "subspace_alignment_top": geometry.subspace_alignment(top, state.class_means),
+    }
+
+
+def clusters(state: State) -> Values:
+    """The m_x of the probe by most probable class (Figures 9, 28, 29 and 30), as arrays.
+
+    probable_class (N,); class_counts |D_i| (C,); resultant_lengths ρ of each D_i (C,) and
+    class_mean_cosines between the ⟨m⟩_{D_i} (C, C), nan where a D_i is empty; plane_coordinates
+    (pairs, N, 2) of m_x/‖m_x‖ in the plane of the class means of each of ``PAIRS``, nan for
+    examples of other classes (axes: :func:`ijrlib.geometry.plane_coordinates`).  An example with
+    Jq^(1) = 0 has no direction and counts as 0.
+
+    Cost in gradients on the probe (6CNN): 3, and what it shares with ``alignment``.  Keeps 2·C·m
+    numbers.
+    """
+    p, _, vectors = state.probe_eigensystem
+    classes = p.argmax(1)
+    counts = classes.bincount(minlength=p.shape[1])
+    present = counts.nonzero()[:, 0]
+    direction = geometry.normalized(state.probe_grams, vectors[..., 0])
+    resultants = state.mean_by_class(direction, classes)
+    lengths = p.new_full(counts.shape, torch.nan)
+    lengths[present] = torch.linalg.vector_norm(resultants, dim=1, dtype=p.dtype)
+    cosines = p.new_full((len(counts), len(counts)), torch.nan)
+    cosines[present[:, None], present] = geometry.cosine_matrix(state.class_means)
+    coordinates = p.new_full((len(PAIRS), len(p), 2), torch.nan)
+    row = {int(c): mean for c, mean in zip(present, state.class_means, strict=True)}
+    for k, (i, j) in enumerate(PAIRS):
+        if i in row and j in row:
+            members = ((classes == i) | (classes == j)).nonzero()[:, 0]
+            coordinates[k, members] = geometry.plane_coordinates(
+                state.model,
+                state.probe[0][members],
+                direction[members],
+                row[i],
+                row[j],
+                chunk=state.chunk,
+            )
+    return {
+        "probable_class": classes.cpu().numpy().astype(np.int16),
+        "class_counts": counts.cpu().numpy(),
+        "resultant_lengths": lengths.cpu().numpy(),
+        "class_mean_cosines": cosines.cpu().numpy(),
+        "plane_coordinates": coordinates.float().cpu().numpy(),
+    }
+
+
+def eigenvector_images(state: State) -> Values:
+    """J_x q^(i) for i < C: histograms over the probe of its stretch and its angles (Figure 11).
+
+    Arrays stretch_counts (C − 1, bins): for each i how many examples have ‖Jq^(i)‖²·C/‖J‖_F² in
+    each of ``STRETCH_BINS``; cos_sq_counts (bins,): cos²(Jq^(i), Jq^(j)) in each of
+    ``COS_SQ_BINS``, over examples and i < j; cos_sq_mean (C − 1, C − 1).  Columns: mean, median and
+    quartiles of both over examples and i (i < j): stretch_mean, …, cos_sq_q75.
+
+    Cost in gradients on the probe (6CNN): the Gram matrices' 10 and 1 for the logits, shared with
+    the other measures of the step.
+    """
+    _, _, vectors = state.probe_eigensystem
+    stretch, cos_sq = geometry.direction_forms(state.probe_grams, vectors)
+    stretch, cos_sq = stretch[:, :-1].cpu().numpy(), cos_sq[:, :-1, :-1].cpu().numpy()
+    above = cos_sq[:, *np.triu_indices(cos_sq.shape[1], 1)]
+    inside = stretch.clip(max=STRETCH_BINS[-1]).T
+    out: Values = {
+        "stretch_counts": np.stack([np.histogram(row, STRETCH_BINS)[0] for row in inside]),
+        "cos_sq_counts": np.histogram(above.clip(0, 1), COS_SQ_BINS)[0],
+        "cos_sq_mean_by_pair": cos_sq.mean(0),
+    }
+    for name, values in (("stretch", stretch), ("cos_sq", above)):
+        quartiles = np.quantile(values, [0.25, 0.5, 0.75])
+        named = zip(("q25", "median", "q75"), quartiles, strict=True)
+        out |= {f"{name}_mean": float(values.mean())}
+        out |= {f"{name}_{key}": float(value) for key, value in named}
+    return out
+
+
+def spectrum(state: State) -> Values:
+    """The ``SPECTRUM_SIZE`` largest eigenvalues of H and of G on the probe, with their residuals.
+
+    Arrays hessian_values, hessian_residuals, gauss_newton_values, gauss_newton_residuals
+    (SPECTRUM_SIZE,): relative residuals ‖Ax − θx‖/|θ|, as :class:`ijrlib.spectra.Eigenpair`.
+    Columns hessian_products and gauss_newton_products: matrix–vector products spent.  Cost in
+    gradients on the probe (6CNN): 230 to 310.  Keeps about 90·m numbers.
+    """
+    loss = LOSSES[state.loss]
+    out: Values = {}
+    operators = {
+        "hessian": state.linearization.hessian,
+        "gauss_newton": gauss_newton(state.model, loss, state.probe, chunk=state.chunk),
+    }
+    for name, op in operators.items():
+        pairs = top_eigenpairs(
+            op,
+            SPECTRUM_SIZE,
+            rtol=SPECTRUM_RTOL,
+            max_products=SPECTRUM_PRODUCTS,
+            seed=state.step,
+        )
+        out[f"{name}_values"] = np.array([pair.value for pair in pairs])
+        out[f"{name}_residuals"] = np.array([pair.residual for pair in pairs])
+        out[f"{name}_products"] = float(pairs[0].products)
+    return out
+
+
+def trajectory(state: State) -> Values:
+    """Records θ(t) − θ(0) in the run's scratch file (Figures 4 and 26).
+
+    Columns displacement ‖θ(t) − θ(0)‖ and step_norm, the distance to the point recorded before
+    (nan at the first), both in float64 of θ itself.  Keeps m numbers.
+
+    Raises:
+        ValueError: for a state without scratch file.
+    """
+    if state.trajectory is None:
+        raise ValueError("trajectory: expected a state with a scratch file, got none")
+    point = flatten(p.detach() for p in trainable(state.model).values()) - state.initial
+    state.trajectory.record(state.step, point)
+    before = state.memory.get("last_point", torch.full_like(point[:1], torch.nan))
+    state.memory["last_point"] = point
+    return {
+        "displacement": float(torch.linalg.vector_norm(point, dtype=torch.float64)),
+        "step_norm": float(torch.linalg.vector_norm(point - before, dtype=torch.float64)),
+    }
+
+
 MEASURES: Mapping[str, Callable[[State], Values]] = {
     "impurity": impurity,
     "curvature": curvature,
@@ -205,4 +420,9 @@ MEASURES: Mapping[str, Callable[[State], Values]] = {
     "theorem_2": theorem_2,
     "logit_spectrum": logit_spectrum,
     "algorithm_2": algorithm_2_convergence,
+    "alignment": alignment,
+    "clusters": clusters,
+    "eigenvector_images": eigenvector_images,
+    "spectrum": spectrum,
+    "trajectory": trajectory,
 }

@@ -152,7 +152,7 @@ class _Passes:
         """z of chunk i, shape (n_i, C), with θ = ``tensors`` (default: the model's own)."""
         params = dict(zip(self.names, self.tensors if tensors is None else tensors, strict=True))
         with _same_randomness(self.model, self.seed + i) as buffers:
-            z = functional_call(self.model, (params, buffers), (self.xs[i],))
+            z = functional_call(self.model, (params, buffers), (_fast_layout(self.xs[i]),))
         if z.ndim != 2:
             raise ValueError(f"expected logits of shape (examples, classes), got {tuple(z.shape)}")
         return z
@@ -165,6 +165,13 @@ class _Passes:
 
     def operator(self, product: Callable[[Tensor], Tensor], problem=None) -> SymmetricOperator:
         return SymmetricOperator((self.m, self.m), self.dtype, self.device, product, problem)
+
+
+def _fast_layout(x: Tensor) -> Tensor:
+    """Images on a CPU with channels last, which takes an eighth off a pass; the rest as it is."""
+    if x.ndim == 4 and x.device.type == "cpu":
+        return x.contiguous(memory_format=torch.channels_last)
+    return x
 
 
 def _gradient(output: Tensor, inputs: Sequence[Tensor], **kwargs) -> tuple[Tensor, ...]:
@@ -186,6 +193,7 @@ class Linearization:
         logits: z of all examples, shape (N, C).
         logit_gradients: ∂ℓ/∂z of all examples, shape (N, C).
         hessian: H, products with it.
+        gauss_newton: G = ⟨J M Jᵀ⟩, products with it.
         mean_jacobian: ⟨J⟩, products with it and its transpose.
     """
 
@@ -194,6 +202,7 @@ class Linearization:
     logits: Tensor
     logit_gradients: Tensor
     hessian: SymmetricOperator
+    gauss_newton: SymmetricOperator
     mean_jacobian: MeanJacobian
 
 
@@ -277,15 +286,29 @@ def linearize(
         return total
 
     @torch.enable_grad()
+    def tangents(i: int, direction: Sequence[Tensor]) -> Tensor:
+        """Jᵀv of the examples of chunk i, (n, C)."""
+        if i not in kept:
+            return passes.tangent(i, direction)[1]
+        inner = kept[i].along(direction)
+        if inner is None:
+            return torch.zeros_like(kept[i].z)
+        return _gradient(inner, [kept[i].cotangents], retain_graph=True)[0]
+
     def transposed_product(v: Tensor) -> Tensor:
         direction = unflatten(v, passes.tensors)
-        total = torch.zeros(classes, dtype=passes.dtype, device=passes.device)
-        for i, weight in enumerate(passes.weights):
-            if i not in kept:
-                total += weight * passes.tangent(i, direction)[1].mean(0)
-            elif (inner := kept[i].along(direction)) is not None:
-                (rows,) = _gradient(inner, [kept[i].cotangents], retain_graph=True)
-                total += weight * rows.mean(0)
+        means = [w * tangents(i, direction).mean(0) for i, w in enumerate(passes.weights)]
+        return torch.stack(means).sum(0)
+
+    @torch.enable_grad()
+    def gauss_newton_product(v: Tensor) -> Tensor:
+        direction = unflatten(v, passes.tensors)
+        total = torch.zeros_like(v)
+        for i, (_, y) in enumerate(pairs):
+            z = kept[i].z if i in kept else passes.logits(i, tensors)
+            weighted = logit_hessian_product(loss, z, y, tangents(i, direction))  # M Jᵀv / n
+            value = (z * weighted).sum() * passes.weights[i]
+            total += flatten(_gradient(value, tensors, retain_graph=i in kept))
         return total
 
     return Linearization(
@@ -294,6 +317,7 @@ def linearize(
         torch.cat(logits),
         torch.cat(cotangents) * sum(map(len, logits)),
         passes.operator(hessian_product, (model, loss, pairs)),
+        passes.operator(gauss_newton_product),
         MeanJacobian(
             (passes.m, classes),
             passes.dtype,

@@ -17,6 +17,7 @@ from typing import Any
 
 import pandas as pd
 
+from ijrlib import benchmarks as _benchmarks
 from ijrlib import claims as _claims
 from ijrlib import experiments, store
 from ijrlib.store import Run
@@ -141,6 +142,39 @@ def checks(results: Sequence[Any]) -> Block:
         for check in results
     ]
     return table(header, rows)
+
+
+def benchmarks(documents: Sequence[_benchmarks.Document]) -> Block:
+    """Stored results of ``ijr bench``: for each machine where they come from, the goals, and a
+    table a benchmark."""
+    blocks = [block for document in documents for block in _benchmark_blocks(document)]
+    if not blocks:
+        return Block("<p>No result is stored.</p>", "no result is stored")
+    return Block("".join(b.html for b in blocks), "\n\n".join(b.text for b in blocks))
+
+
+def _benchmark_blocks(document: _benchmarks.Document) -> list[Block]:
+    origin = document["provenance"]
+    commit = f"{str(origin.get('commit'))[:12]}{' (changed)' if origin.get('dirty') else ''}"
+    packages = ", ".join(f"{name} {version}" for name, version in origin["packages"].items())
+    data = "; ".join(origin["data"][key] for key in ("source", "note") if origin["data"].get(key))
+    facts = (
+        f"{origin['processor']}, {origin['threads']} thread(s); {origin['created']}; commit "
+        f"{commit}; Python {origin['python']}, {packages}; data: {data}; "
+        f"{sum(origin['wall_seconds'].values()) / 60:.0f} min."
+    )
+    blocks = [_heading_block("h2", origin["machine"], facts)]
+    blocks.append(_heading_block("h3", "Goals", ""))
+    blocks.append(table(*_benchmarks.goals_table(document)))
+    for found in document["benchmarks"]:
+        blocks.append(_heading_block("h3", found["title"], found["setting"]))
+        blocks.append(table(*_benchmarks.table(found)))
+    return blocks
+
+
+def _heading_block(level: str, title: str, text: str) -> Block:
+    page = f"<{level}>{_text(title)}</{level}>" + (f"<p>{_text(text)}</p>" if text else "")
+    return Block(page, f"{title}\n{text}".strip())
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> Block:

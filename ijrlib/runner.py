@@ -17,11 +17,12 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ijrlib import datasets, machine, networks, store
+from ijrlib import datasets, embedding, machine, networks, store
 from ijrlib.config import RunConfig
 from ijrlib.measures import MEASURES, State, Values
 from ijrlib.operators import LOSSES, flatten, trainable
 from ijrlib.training import Step, train
+from ijrlib.trajectory import Trajectory, errors
 
 CHECKPOINT_SECONDS = 120.0
 PACKAGES = ("ijrlib", "torch", "torchvision", "numpy", "pandas", "pillow")
@@ -71,6 +72,9 @@ def run(
     initial = _flat(model)
 
     checkpoint = _Checkpoint(store.runs_dir(runs_dir), config)
+    points = Trajectory(
+        checkpoint.path.with_suffix(".points"), config.measured_steps("trajectory"), len(initial)
+    )
     saved = checkpoint.load()
     recorder = _Recorder(config)
     memory: dict[str, Tensor] = {}
@@ -82,6 +86,7 @@ def run(
         memory = {name: value.to(target) for name, value in saved["memory"].items()}
         start, resumed, spent = saved["step"], saved["resumed"] + 1, saved["seconds"]
         versions = saved["versions"] + [v for v in versions if v != saved["versions"][-1]]
+        points.check(start)
 
     began = time.monotonic()
     written = began
@@ -128,7 +133,7 @@ def run(
             written = time.monotonic()
         due = recorder.due(step.step)
         if due:
-            state = _state(config, model, step, probe, test, initial, memory)
+            state = _state(config, model, step, probe, test, initial, memory, points)
             values: Values = {"train_loss": step.loss}
             for name in due:
                 values |= MEASURES[name](state)
@@ -140,6 +145,8 @@ def run(
         bar.update()
     bar.close()
 
+    series, arrays = recorder.series(), recorder.stacked()
+    path, path_accuracy = _path(points, series, diverged=diverged_at is not None)
     provenance = {
         "status": "complete" if diverged_at is None else "diverged",
         "diverged_at": diverged_at,
@@ -155,11 +162,11 @@ def run(
         "resumed": resumed,
         "parameters": len(initial),
         "data": data.source,
+        **path_accuracy,
     }
-    folder = store.save(
-        store.Run(config, recorder.series(), recorder.stacked(), provenance), runs_dir
-    )
+    folder = store.save(store.Run(config, series, arrays | path, provenance), runs_dir)
     checkpoint.remove()
+    points.remove()
     return store.load(folder)
 
 
@@ -265,13 +272,33 @@ def _state(
     test: tuple[Tensor, Tensor] | None,
     initial: Tensor,
     memory: dict[str, Tensor],
+    points: Trajectory,
 ) -> State:
     z, y = step.logits, step.labels
     if config.batch_size is not None:
         y = probe[1]
         with torch.no_grad():
             z = torch.cat([model(part) for part in probe[0].split(config.chunk)])
-    return State(model, config.loss, step.step, z, y, probe, test, initial, config.chunk, memory)
+    return State(
+        model, config.loss, step.step, z, y, probe, test, initial, config.chunk, memory, points
+    )
+
+
+def _path(
+    points: Trajectory, series: pd.DataFrame, diverged: bool
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """What is stored of the recorded points: arrays trajectory_gram (T, T) and trajectory_umap
+    (T, 2), and for the provenance the numbers kept of each point and the error of the distances."""
+    if "displacement" not in series:
+        return {}, {}
+    recorded = series.dropna(subset="displacement")
+    steps = recorded["step"].to_numpy()
+    gram = points.gram(len(steps))
+    arrays = {"trajectory_gram": gram, "trajectory_gram.steps": steps}
+    if not diverged and len(steps) >= embedding.LEAST_POINTS and gram.any():
+        arrays |= {"trajectory_umap": embedding.umap(gram), "trajectory_umap.steps": steps}
+    exact = (recorded[name].to_numpy() for name in ("displacement", "step_norm"))
+    return arrays, {"trajectory": {"numbers_per_point": points.width, **errors(gram, *exact)}}
 
 
 def _place(x: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:

@@ -15,18 +15,21 @@ residual ‖Ax − θx‖: S decides where to look next, and, by how far the top
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ijrlib import spectra
 from ijrlib.spectra import Eigenpair, Subspace, random_vectors, start_vectors
 
 FIRST_RESIDUAL = 0.1
 """Relative residual to which the first eigenvector of S is found from given start vectors."""
 
-COLD_RESIDUAL = 1e-2
-"""The same from a random start, which may have little of the top eigenvector in it."""
+COLD_RESIDUAL = 1e-3
+"""The same from a random start: with a looser one, a start that happens to have little of the top
+eigenvector in it is taken for converged at a lower one."""
 
 NEXT_RESIDUAL = 0.2
 """Residual to which an eigenvector of S̃ is found, relative to the residual of A."""
@@ -34,8 +37,12 @@ NEXT_RESIDUAL = 0.2
 STOP_RESIDUAL = 0.5
 """Residual below which the top eigenvalue of S̃ is compared with θ, relative to that of A."""
 
+SURROGATE_PRODUCTS = 200
+"""Products with S between two products with A, at most."""
+
 COLUMNS = 16
-"""Columns of X before they are compressed to the four best Ritz vectors."""
+"""Columns of X at most: a surrogate that has not led there by then is a poor one, and Lanczos goes
+on from the best two Ritz vectors of A on X."""
 
 
 def top_eigenpair(
@@ -55,10 +62,10 @@ def top_eigenpair(
         v0: start vector (m,) or start vectors (m, b), such as previous eigenvectors and the
             gradient.
         rtol: relative error of θ at which to stop.  It is estimated: by how much one more product
-            with A is predicted to raise θ.
+            with A is predicted to raise θ.  (Where the surrogate is given up, a relative residual.)
         max_products: products with A at most; the best pair found is returned.
         seed: of the random start vector.
-        cold: start from a random vector beside ``v0``, iterate longer with S, and spend the first
+        cold: start from the top eigenvector of S, found from a random vector, and spend the first
             products with A on the vectors ``v0`` themselves, lest S be blind to the top
             eigenvector.
 
@@ -71,37 +78,51 @@ def top_eigenpair(
     """
     if tuple(surrogate.shape) != tuple(op.shape):
         raise ValueError(f"surrogate: expected shape {op.shape}, got {surrogate.shape}")
-    cold = cold or v0 is None
     known = [] if v0 is None else start_vectors(op, v0)
-    starts = [*known, *random_vectors(op, 1, seed)] if cold else known
-    pairs = _Pairs(op, surrogate, starts)
+    cold = cold or not known
+    before = 0
+    starts = known
+    if cold:
+        (start,) = random_vectors(op, 1, seed)
+        first = spectra.top_eigenpair(surrogate, start, COLD_RESIDUAL, SURROGATE_PRODUCTS)
+        before, starts = first.products, [first.vector, *known]
+    pairs = _Pairs(op, surrogate, starts, before)
     if cold:
         for j in range(len(known)):
-            pairs.multiply(pairs.start(j))
-    target = COLD_RESIDUAL if cold else FIRST_RESIDUAL
+            pairs.multiply(pairs.start(1 + j))
+    target = FIRST_RESIDUAL
+    patience = SURROGATE_PRODUCTS
     while pairs.finite:
         top, mix, residual = pairs.corrected()
         norm = float(residual.norm())
-        scale = max(abs(top), pairs.tiny)
-        settled = pairs.columns and norm <= max(STOP_RESIDUAL * pairs.residual, target * scale)
+        enough = max(target * abs(top), pairs.rounding())
+        settled = pairs.columns and norm <= max(STOP_RESIDUAL * pairs.residual, enough)
         if settled and top - pairs.value <= max(rtol * abs(pairs.value), pairs.tiny):
             return pairs.eigenpair(True)
-        if norm > target * scale and pairs.expand(residual):
+        if norm > enough and patience and pairs.expand(residual):
+            patience -= 1
             continue
+        if pairs.columns == COLUMNS < max_products:
+            rest = max_products - COLUMNS
+            pair = spectra.top_eigenpair(op, pairs.vectors(2).flip(1), rtol, rest)
+            spent = pair.products + pairs.products
+            return replace(pair, products=spent, surrogate_products=pairs.surrogate_products)
         if pairs.products >= max_products or not pairs.multiply(mix):
             return pairs.eigenpair(pairs.residual <= max(rtol * abs(pairs.value), pairs.tiny))
-        target = NEXT_RESIDUAL * pairs.residual / max(abs(pairs.value), pairs.tiny)
+        target = NEXT_RESIDUAL * pairs.residual / (abs(pairs.value) or 1.0)
+        patience = SURROGATE_PRODUCTS
         pairs.expand(pairs.gap)
     nan = float("nan")
-    return Eigenpair(nan, starts[0], nan, pairs.products, False, pairs.space.products)
+    return Eigenpair(nan, starts[0], nan, pairs.products, False, pairs.surrogate_products)
 
 
 class _Pairs:
     """X and AX within a basis B of which SB is known: X = B·coefficients."""
 
-    def __init__(self, op: Any, surrogate: Any, starts: list[Tensor]) -> None:
+    def __init__(self, op: Any, surrogate: Any, starts: list[Tensor], before: int) -> None:
         self.op = op
         self.space = Subspace(surrogate, starts[0], COLUMNS + 16 + len(starts))
+        self.before = before  # products with S spent so far
         self.order = [j for j, v in enumerate(starts) if self.space.expand(v)]
         self.coefficients = torch.zeros(self.space.size, 0, dtype=torch.float64)
         self.images = starts[0].new_empty(len(starts[0]), 0)
@@ -116,6 +137,10 @@ class _Pairs:
         return self.images.shape[1]
 
     @property
+    def surrogate_products(self) -> int:
+        return self.before + self.space.products
+
+    @property
     def finite(self) -> bool:
         return self.space.finite and bool(torch.isfinite(self.gap).all())
 
@@ -125,6 +150,12 @@ class _Pairs:
         if j in self.order:
             unit[self.order.index(j)] = 1
         return unit
+
+    def rounding(self) -> float:
+        """Below this a residual of S̃ is noise."""
+        size = self.space.size
+        known = float(self.space.projected[:size, :size].abs().max()) if size else 0.0
+        return max(10 * torch.finfo(self.images.dtype).eps * known, self.tiny)
 
     def basis(self) -> Tensor:
         return self.space.basis[: self.space.size]
@@ -154,26 +185,17 @@ class _Pairs:
         self.products += 1
         self.coefficients = torch.cat([self.coefficients, mix[:, None]], dim=1)
         self.images = torch.cat([self.images, image[:, None]], dim=1)
-        self._solve()
-        if self.columns == COLUMNS:
-            best = self.ritz[:, -4:]
-            self.coefficients = self.coefficients @ best
-            self.images = self.images @ best.to(self.images)
-            self._solve()
-        return True
-
-    def _solve(self) -> None:
-        """The top Ritz pair of A on X and its residual."""
         projected = self.coefficients.T @ (self.basis() @ self.images).double().cpu()
         if not bool(torch.isfinite(projected).all()):
             self.gap = torch.full_like(self.gap, float("nan"))
-            return
+            return True
         values, self.ritz = torch.linalg.eigh((projected + projected.T) / 2)
         self.value = float(values[-1])
         x = self.basis().T @ (self.coefficients @ self.ritz[:, -1]).to(self.images)
         self.gap = self.images @ self.ritz[:, -1].to(self.images) - self.value * x
         self.residual = float(self.gap.norm())
         self.tiny = 10 * torch.finfo(x.dtype).eps * float(values.abs().max())
+        return True
 
     def _galerkin(self) -> tuple[Tensor, Tensor]:
         """BᵀS̃B and BᵀAX."""
@@ -198,9 +220,13 @@ class _Pairs:
         back = c @ (images.T @ mix - (c.T @ images) @ inside - along) - top * mix
         return top, mix, w + self.images @ inside.to(basis) + basis.T @ back.to(basis)
 
+    def vectors(self, count: int) -> Tensor:
+        """The best Ritz vectors of A on X, best last, in columns."""
+        return self.basis().T @ (self.coefficients @ self.ritz[:, -count:]).to(self.images)
+
     def eigenpair(self, converged: bool) -> Eigenpair:
-        x = self.basis().T @ (self.coefficients @ self.ritz[:, -1]).to(self.images)
+        x = self.vectors(1)[:, 0]
         residual = self.residual / abs(self.value) if self.value else self.residual
         return Eigenpair(
-            self.value, x / x.norm(), residual, self.products, converged, self.space.products
+            self.value, x / x.norm(), residual, self.products, converged, self.surrogate_products
         )

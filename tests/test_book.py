@@ -101,7 +101,7 @@ def test_sources_name_no_folder_of_a_machine():
 
 
 def test_the_fingerprint_changes_with_library_and_runs_and_with_nothing_else(tmp_path):
-    for name in ("ijrlib/a.py", "data/runs/r/run.json", "pyproject.toml"):
+    for name in ("ijrlib/a.py", "data/runs/r/run.json", "data/benchmarks/b.json", "pyproject.toml"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("1")
     seen = {fingerprint(tmp_path)}
@@ -109,7 +109,8 @@ def test_the_fingerprint_changes_with_library_and_runs_and_with_nothing_else(tmp
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("1")
         assert fingerprint(tmp_path) in seen
-    for name in ("ijrlib/a.py", "data/runs/r/run.json", "pyproject.toml", "ijrlib/b.py"):
+    changes = ("ijrlib/a.py", "data/runs/r/run.json", "data/benchmarks/b.json", "pyproject.toml")
+    for name in (*changes, "ijrlib/b.py"):
         (tmp_path / name).write_text("2")
         assert fingerprint(tmp_path) not in seen
         seen.add(fingerprint(tmp_path))

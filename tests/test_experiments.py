@@ -45,6 +45,22 @@ def test_smoke_windows_keep_their_number_and_order():
     assert windows[-1][1] == config.steps + 1
 
 
+def test_at_smoke_scale_spectra_are_few_and_a_trajectory_has_all_steps():
+    config = experiments.GD_LAPTOP.replace(
+        measures={
+            "alignment": [(0, 1201, 25)],
+            "clusters": [(500, 1201, 50)],
+            "spectrum": [(0, 1201, 25), (600, 1201, 100)],
+            "trajectory": [(100, 301, 1)],
+        }
+    )
+    small = experiments.smoke(config)
+    assert small.measured_steps("alignment") == list(range(13))
+    assert small.measured_steps("clusters") == list(range(5, 13))
+    assert small.measured_steps("spectrum") == [0, 6, 12]
+    assert small.measured_steps("trajectory") == list(range(13))
+
+
 def test_the_seed_is_added_and_overrides_replace_fields():
     (config,) = experiments.configs("fig02", "smoke", seed=3, overrides={"lr": 0.5})
     assert (config.seed, config.lr) == (3, 0.5)

@@ -1,12 +1,19 @@
 """Each measure against dense matrices of a small network in float64."""
 
+import itertools
+from types import SimpleNamespace
+
 import dense
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from ijrlib import measures
+from ijrlib import datasets, measures, two_level
 from ijrlib.measures import MEASURES, State
+from ijrlib.operators import cross_entropy
+from ijrlib.training import train
+from ijrlib.trajectory import Trajectory
 
 N = 9
 EPS = 2.0**-52
@@ -69,13 +76,14 @@ def test_curvature_against_the_dense_hessian_and_mean_jacobian(kind, loss):
     gradient = dense.gradient(s.model, loss, x, y)
     out = measures.curvature(s)
     # a Rayleigh quotient with relative residual r lies within r·θ of an eigenvalue
-    assert out["sharpness_residual"] <= measures.SHARPNESS_RTOL
-    assert out["sharpness"] == pytest.approx(float(values[-1]), rel=measures.SHARPNESS_RTOL)
+    assert out["sharpness"] == pytest.approx(float(values[-1]), rel=out["sharpness_residual"])
+    assert out["sharpness"] == pytest.approx(float(values[-1]), rel=5e-3)
     singular = torch.linalg.svdvals(jacobian)
     ones = torch.full((dense.CLASSES,), dense.CLASSES**-0.5, dtype=torch.float64)
     exact = {"rel": 1e-10}  # condition of sums of squares is one; 1e-10 is far above m·eps
-    assert out["jacobian_norm_sq"] == pytest.approx(float(singular[0] ** 2), **exact)
-    assert out["jacobian_frobenius_sq"] == pytest.approx(float((singular**2).sum()), **exact)
+    norm_sq = float(singular[0] ** 2)
+    assert out["jacobian_norm_sq"] == pytest.approx(norm_sq, rel=out["jacobian_residual"])
+    assert out["jacobian_norm_sq"] == pytest.approx(norm_sq, rel=5e-3)
     assert out["jacobian_ones_sq"] == pytest.approx(float((jacobian @ ones).norm() ** 2), **exact)
     assert out["probe_loss"] == pytest.approx(
         float(dense.loss(loss, dense.logits(s.model, x, dense.parameters(s.model)), y)), **exact
@@ -92,13 +100,14 @@ def test_a_second_measurement_starts_from_the_first_and_finds_the_same():
     cold = measures.curvature(s)
     warm = measures.curvature(s)
     assert warm["sharpness_products"] < cold["sharpness_products"]
-    assert warm["sharpness"] == pytest.approx(cold["sharpness"], rel=measures.SHARPNESS_RTOL)
+    assert warm["sharpness"] == pytest.approx(cold["sharpness"], rel=5e-3)
 
 
 def test_a_cold_start_finds_the_top_when_the_memory_holds_another_eigenvector():
     s = state()
     values, vectors = torch.linalg.eigh(dense.hessian(s.model, s.loss, *s.probe))
     s.memory["top_vector"] = vectors[:, -2].contiguous()
+    s.memory["singular_vector"] = torch.eye(dense.CLASSES, dtype=torch.float64)[0]
     s.memory["curvature_count"] = torch.tensor(1)
     assert measures.curvature(s)["sharpness"] == pytest.approx(float(values[-2]), rel=1e-6), (
         "an exact eigenvector is certified at once"
@@ -106,7 +115,7 @@ def test_a_cold_start_finds_the_top_when_the_memory_holds_another_eigenvector():
     s.memory["top_vector"] = vectors[:, -2].contiguous()
     s.memory["curvature_count"] = torch.tensor(measures.COLD_EVERY)
     found = measures.curvature(s)["sharpness"]
-    assert found == pytest.approx(float(values[-1]), rel=measures.SHARPNESS_RTOL)
+    assert found == pytest.approx(float(values[-1]), rel=5e-3)
 
 
 def test_accuracy_counts_right_answers():
@@ -187,14 +196,239 @@ def test_algorithm_2_rises_to_the_norm_of_the_mean_jacobian():
     assert values[-1] == pytest.approx(norm, rel=100 * ratio ** (4 * len(values) - 4) + 1e-12)
 
 
-def test_no_measure_touches_the_model_or_the_random_state():
+def digits_state(steps):
+    """Forty of scikit-learn's digits and a network of 610 parameters, trained for some steps."""
+    data = datasets.load("digits", 40, (1, 8, 8), 10, 0)
+    x, y = data.x.double(), data.y
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Tanh(), nn.Linear(8, 10)).double()
+    initial = dense.parameters(model)
+    for _ in train(model, cross_entropy, x, y, lr=0.5, steps=steps):
+        pass
+    z = dense.logits(model, x, dense.parameters(model))
+    return state(model=model, train_z=z, train_y=y, probe=(x, y), initial=initial)
+
+
+def written_out(s):
+    """The vectors in R^m that the measures never form, one example after the other."""
+    x, y = s.probe
+    z = dense.logits(s.model, x, dense.parameters(s.model))
+    values, vectors = torch.linalg.eigh(dense.logit_hessians("cross_entropy", z))
+    q, classes = vectors.flip(2), z.argmax(1)
+    first = q[:, :, 0]
+    first = first * first[torch.arange(len(z)), classes].sign()[:, None]
+    jacobians = dense.jacobians(s.model, x)
+    m = values[:, -1].sqrt()[:, None] * (jacobians @ first[:, :, None])[:, :, 0]
+    means = {int(i): m[classes == i].mean(0) for i in classes.unique()}
+    target = torch.eye(z.shape[1], dtype=z.dtype)[y]
+    gradients = (jacobians @ (z.softmax(1) - target)[:, :, None])[:, :, 0]
+    return SimpleNamespace(
+        q=q, classes=classes, jacobians=jacobians, m=m, means=means, gradients=gradients, y=y
+    )
+
+
+def unit(rows):
+    return rows / rows.norm(dim=-1, keepdim=True)
+
+
+STATES = {
+    "three classes": lambda: state("convolutional, ReLU"),
+    "digits, few classes predicted": lambda: digits_state(4),
+    "digits, all classes predicted": lambda: digits_state(60),
+}
+EXACT = 1e-9  # sums of some thousand products in float64
+
+
+@pytest.mark.parametrize("kind", STATES)
+def test_alignment_against_gradients_and_directions_written_out(kind):
+    s = STATES[kind]()
+    full = written_out(s)
+    cosine = (unit(-full.gradients) * unit(full.m)).sum(1).numpy()
+    out = measures.alignment(s)
+    assert out["descent_cosine_mean"] == pytest.approx(cosine.mean(), abs=EXACT)
+    assert out["descent_cosine_q25"] == pytest.approx(np.quantile(cosine, 0.25), abs=EXACT)
+    assert out["descent_cosine_q75"] == pytest.approx(np.quantile(cosine, 0.75), abs=EXACT)
+    right = cosine[(full.classes == full.y).numpy()]
+    assert out["descent_cosine_correct"] == pytest.approx(right.mean(), abs=EXACT)
+    assert out["classes_present"] == len(full.means)
+    basis = torch.linalg.qr(unit(torch.stack(list(full.means.values()))).T).Q
+    gradient = full.gradients.mean(0)
+    assert out["subspace_alignment_gradient"] == pytest.approx(
+        float((basis.T @ gradient).norm() / gradient.norm()), abs=EXACT
+    )
+    values, vectors = torch.linalg.eigh(dense.hessian(s.model, s.loss, *s.probe))
+    # r turns by residual·θ/gap, and the alignment with it
+    turn = two_level.COLD_RESIDUAL * float(values[-1] / (values[-1] - values[-2]))
+    assert turn < 0.05
+    assert out["subspace_alignment_top"] == pytest.approx(
+        float((basis.T @ vectors[:, -1]).norm()), abs=2 * turn
+    )
+
+
+def test_alignment_takes_the_eigenvector_of_curvature_at_the_same_step_only():
+    s = digits_state(60)
+    own = measures.alignment(s)["subspace_alignment_top"]
+    other = torch.randn(len(s.initial), dtype=torch.float64)
+    memory = {"top_vector": other / other.norm(), "curvature_count": torch.tensor(0)}
+    stale = digits_state(60)
+    stale.memory = memory | {"top_step": torch.tensor(s.step - 1)}
+    assert measures.alignment(stale)["subspace_alignment_top"] == own
+    current = digits_state(60)
+    current.memory = memory | {"top_step": torch.tensor(s.step)}
+    assert measures.alignment(current)["subspace_alignment_top"] < own / 2
+
+
+def test_no_example_classified_right_leaves_its_mean_undefined():
+    s = digits_state(4)
+    x, _ = s.probe
+    s.probe = (x, (dense.logits(s.model, x, dense.parameters(s.model)).argmax(1) + 1) % 10)
+    assert np.isnan(measures.alignment(s)["descent_cosine_correct"])
+
+
+@pytest.mark.parametrize("kind", STATES)
+def test_clusters_against_directions_written_out(kind):
+    s = STATES[kind]()
+    full = written_out(s)
+    out = measures.clusters(s)
+    classes, count = full.classes, full.q.shape[1]
+    np.testing.assert_array_equal(out["probable_class"], classes)
+    for i in range(count):
+        assert out["class_counts"][i] == (classes == i).sum()
+        if i not in full.means:
+            assert np.isnan(out["resultant_lengths"][i])
+            assert np.isnan(out["class_mean_cosines"][i]).all()
+            assert np.isnan(out["class_mean_cosines"][:, i]).all()
+            continue
+        resultant = unit(full.m[classes == i]).mean(0).norm()
+        assert out["resultant_lengths"][i] == pytest.approx(float(resultant), abs=EXACT)
+        for j in full.means:
+            cosine = unit(full.means[i]) @ unit(full.means[j])
+            assert out["class_mean_cosines"][i, j] == pytest.approx(float(cosine), abs=EXACT)
+
+
+def test_plane_coordinates_are_those_of_the_directions_of_both_classes_and_of_no_others():
+    s = digits_state(60)
+    full = written_out(s)
+    coordinates = measures.clusters(s)["plane_coordinates"]
+    direction = unit(full.m)
+    projected = 0
+    for k, (i, j) in enumerate(measures.PAIRS):
+        members = ((full.classes == i) | (full.classes == j)).numpy()
+        if i not in full.means or j not in full.means:
+            members[:] = False
+        assert np.isnan(coordinates[k][~members]).all()
+        if members.any():
+            one, other = unit(full.means[i]), unit(full.means[j])
+            second = unit(other - (one @ other) * one)
+            expected = torch.stack([direction @ one, direction @ second], dim=1)[members]
+            np.testing.assert_allclose(coordinates[k][members], expected, atol=1e-6)  # in float32
+            projected += 1
+    assert projected >= 3
+
+
+def test_a_pair_with_an_empty_class_has_no_plane():
+    s = digits_state(4)
+    out = measures.clusters(s)
+    empty = [
+        k for k, pair in enumerate(measures.PAIRS) if out["class_counts"][list(pair)].min() < 1
+    ]
+    assert empty
+    assert np.isnan(out["plane_coordinates"][empty]).all()
+
+
+@pytest.mark.parametrize("kind", STATES)
+def test_images_of_the_eigenvectors_against_vectors_written_out(kind):
+    s = STATES[kind]()
+    full = written_out(s)
+    image = full.jacobians @ full.q[:, :, :-1]  # (N, m, C − 1)
+    n, _, count = image.shape
+    stretch, above = np.zeros((n, count)), []
+    for k in range(n):
+        scale = (full.jacobians[k] ** 2).sum() / (count + 1)
+        stretch[k] = (image[k] ** 2).sum(0) / scale
+        cosines = unit(image[k].T) @ unit(image[k].T).T
+        above += [float(cosines[i, j] ** 2) for i in range(count) for j in range(i + 1, count)]
+    out = measures.eigenvector_images(s)
+    for name, values in (("stretch", stretch), ("cos_sq", np.array(above))):
+        assert out[f"{name}_mean"] == pytest.approx(values.mean(), rel=EXACT)
+        assert out[f"{name}_median"] == pytest.approx(np.median(values), rel=EXACT)
+        assert out[f"{name}_q25"] == pytest.approx(np.quantile(values, 0.25), rel=EXACT)
+        assert out[f"{name}_q75"] == pytest.approx(np.quantile(values, 0.75), rel=EXACT)
+    assert out["stretch_counts"].sum() == n * count
+    for i in range(count):
+        for b, (low, high) in enumerate(itertools.pairwise(measures.STRETCH_BINS)):
+            last = b == len(measures.STRETCH_BINS) - 2
+            inside = (stretch[:, i] >= low) & ((stretch[:, i] < high) | last)
+            assert out["stretch_counts"][i, b] == inside.sum()
+    assert out["cos_sq_counts"].sum() == len(above)
+    assert out["cos_sq_counts"][:10].sum() == sum(v < 0.1 for v in above)
+    assert out["cos_sq_mean_by_pair"].shape == (count, count)
+    off = out["cos_sq_mean_by_pair"][np.triu_indices(count, 1)]
+    assert off.mean() == pytest.approx(np.mean(above), rel=EXACT)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "squared"])
+def test_spectrum_holds_the_largest_eigenvalues_of_both_matrices(loss):
+    s = digits_state(20)
+    s.loss = loss
+    x, y = s.probe
+    out = measures.spectrum(s)
+    for name, matrix in (
+        ("hessian", dense.hessian(s.model, loss, x, y)),
+        ("gauss_newton", dense.gauss_newton(s.model, loss, x)),
+    ):
+        top = torch.linalg.eigvalsh(matrix).flip(0)[: measures.SPECTRUM_SIZE].numpy()
+        residuals = out[f"{name}_residuals"]
+        assert (residuals <= measures.SPECTRUM_RTOL).all()
+        # an eigenvalue lies within residual·|θ| of θ
+        assert (np.abs(out[f"{name}_values"] - top) <= residuals * top + 1e-9).all()
+        assert measures.SPECTRUM_SIZE < out[f"{name}_products"] <= measures.SPECTRUM_PRODUCTS
+
+
+@pytest.mark.parametrize("name", ["alignment", "clusters", "eigenvector_images"])
+def test_measures_of_the_eigenvectors_of_m_refuse_the_squared_loss(name):
+    with pytest.raises(ValueError, match=r"expected cross_entropy .* got 'squared'"):
+        MEASURES[name](state(loss="squared"))
+
+
+def test_trajectory_records_points_and_their_distances(tmp_path):
+    s = state()
+    theta = dense.parameters(s.model)
+    s.trajectory = Trajectory(tmp_path / "points", [3, 5], len(theta))
+    first = measures.trajectory(s)
+    assert first["displacement"] == pytest.approx(float((theta - s.initial).norm()), rel=1e-12)
+    assert np.isnan(first["step_norm"])
+    with torch.no_grad():
+        next(s.model.parameters()).add_(0.25)
+    s.step = 5
+    second = measures.trajectory(s)
+    moved = dense.parameters(s.model)
+    assert second["displacement"] == pytest.approx(float((moved - s.initial).norm()), rel=1e-12)
+    assert second["step_norm"] == pytest.approx(float((moved - theta).norm()), rel=1e-12)
+    points = torch.stack([theta, moved]) - s.initial
+    np.testing.assert_allclose(s.trajectory.gram(2), points @ points.T, rtol=1e-6)
+
+
+def test_a_trajectory_without_a_scratch_file_is_refused():
+    with pytest.raises(ValueError, match="scratch file, got none"):
+        measures.trajectory(state())
+
+
+# J of one example needs evaluation mode
+EVALUATION_ONLY = ("theorem_2", "accuracy", "alignment", "clusters", "eigenvector_images")
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_no_measure_touches_the_model_or_the_random_state(mode, tmp_path):
     s = state("batch normalization")
-    s.model.train()
+    s.trajectory = Trajectory(tmp_path / "points", [s.step], len(s.initial))
+    s.model.train(mode)
     before = {k: v.clone() for k, v in s.model.state_dict().items()}
     mode = [m.training for m in s.model.modules()]
     random = torch.random.get_rng_state()
     for name, measure in MEASURES.items():
-        if name not in ("theorem_2", "accuracy"):  # J of one example needs evaluation mode
+        if not s.model.training or name not in EVALUATION_ONLY:
             measure(s)
     assert all(torch.equal(v, before[k]) for k, v in s.model.state_dict().items())
     assert [m.training for m in s.model.modules()] == mode

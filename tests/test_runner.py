@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from ijrlib import runner, store
+from ijrlib import runner, store, trajectory
 from ijrlib.config import RunConfig
 
 TINY = RunConfig(
@@ -96,6 +96,68 @@ def test_a_killed_run_resumes_to_the_same_numbers_bit_for_bit(tmp_path, monkeypa
     assert list((tmp_path / "cut" / ".checkpoints").iterdir()) == []
 
 
+WALK = TINY.replace(measures={"trajectory": [(1, 7, 1)]})
+
+
+def test_the_trajectory_of_a_run_is_stored_as_the_gram_matrix_of_its_points(tmp_path, monkeypatch):
+    points = []
+    train = runner.train
+
+    def watched(model, *args, **kwargs):
+        for step in train(model, *args, **kwargs):
+            points.append(torch.cat([p.detach().flatten() for p in model.parameters()]).double())
+            yield step
+
+    monkeypatch.setattr(runner, "train", watched)
+    run = runner.run(WALK, "cpu", tmp_path)
+    differences = torch.stack(points[1:]) - points[0]
+    gram = run.arrays["trajectory_gram"]
+    # θ(t) − θ(0) is rounded to float32: 2⁻²⁴ of its largest entries
+    np.testing.assert_allclose(gram, differences @ differences.T, rtol=1e-6)
+    assert list(run.arrays["trajectory_gram.steps"]) == [1, 2, 3, 4, 5, 6]
+    assert run.arrays["trajectory_umap"].shape == (6, 2)
+    walked = run.series.set_index("step")
+    np.testing.assert_allclose(walked["displacement"], differences.norm(dim=1), rtol=1e-6)
+    steps = torch.stack(points).diff(dim=0).norm(dim=1)
+    np.testing.assert_allclose(walked["step_norm"].iloc[1:], steps[1:], rtol=1e-5)
+    assert run.provenance["trajectory"]["numbers_per_point"] == run.provenance["parameters"]
+    assert run.provenance["trajectory"]["step_error"] < 1e-5
+    assert list((tmp_path / ".checkpoints").iterdir()) == []
+
+
+def test_a_killed_run_resumes_to_the_same_trajectory(tmp_path, monkeypatch):
+    whole = runner.run(WALK, "cpu", tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        interrupt(patch, at=4)
+        with pytest.raises(KeyboardInterrupt):
+            runner.run(WALK, "cpu", tmp_path / "cut", checkpoint_seconds=0)
+    resumed = runner.run(WALK, "cpu", tmp_path / "cut")
+    assert resumed.provenance["resumed"] == 1
+    assert_same_numbers(whole, resumed)
+    assert list((tmp_path / "cut" / ".checkpoints").iterdir()) == []
+
+
+def test_a_resumed_run_whose_points_are_gone_is_refused(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        interrupt(patch, at=4)
+        with pytest.raises(KeyboardInterrupt):
+            runner.run(WALK, "cpu", tmp_path, checkpoint_seconds=0)
+    next((tmp_path / ".checkpoints").glob("*.points")).unlink()
+    with pytest.raises(ValueError, match="remove the checkpoint beside it to start over"):
+        runner.run(WALK, "cpu", tmp_path)
+
+
+def test_a_trajectory_too_large_for_the_disk_is_projected_and_its_error_told(tmp_path, monkeypatch):
+    exact = runner.run(WALK, "cpu", tmp_path / "exact").arrays["trajectory_gram"]
+    monkeypatch.setattr(trajectory, "LIMIT_BYTES", 4 * 6 * 20_000)
+    run = runner.run(WALK, "cpu", tmp_path / "projected")
+    told = run.provenance["trajectory"]
+    assert told["numbers_per_point"] == 20_000
+    off = np.abs(np.sqrt(np.diag(run.arrays["trajectory_gram"]) / np.diag(exact)) - 1).max()
+    assert told["displacement_error"] == pytest.approx(off, rel=1e-3)
+    assert 0 < off < 0.05  # five times √(2/k)/2, the stated deviation of a norm
+
+
 def test_a_checkpoint_that_was_cut_off_is_refused_with_a_way_out(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         interrupt(patch, at=4)
@@ -120,13 +182,16 @@ def test_a_checkpoint_of_another_configuration_is_never_resumed(tmp_path, monkey
 
 
 def test_a_diverging_run_stops_with_its_step_and_keeps_what_it_measured(tmp_path):
-    config = TINY.replace(lr=1e9, loss="squared", steps=50, measures={"norms": [(0, 51, 1)]})
+    measures = {"norms": [(0, 51, 1)], "trajectory": [(0, 51, 1)]}
+    config = TINY.replace(lr=1e9, loss="squared", steps=50, measures=measures)
     run = runner.run(config, "cpu", tmp_path)
     at = run.provenance["diverged_at"]
     assert run.provenance["status"] == "diverged"
     assert 0 < at < 50
     assert list(run.series["step"]) == list(range(at))
     assert np.isfinite(run.series["train_loss"]).all()
+    assert list(run.arrays["trajectory_gram.steps"]) == list(range(at))
+    assert "trajectory_umap" not in run.arrays
 
 
 def test_the_seed_decides_the_run_and_the_global_random_state_does_not(tmp_path):

@@ -1,0 +1,136 @@
+"""The full measurement against dense matrices in float64."""
+
+import dense
+import pytest
+import torch
+
+from ijrlib import curvature as room
+from ijrlib.operators import LOSSES, linearize
+
+LARGE = 200
+"""Examples enough for a subset; with fewer, H is asked alone."""
+
+
+def measured(kind, loss, count, previous=None, seed=0):
+    model = dense.network(kind)
+    x, y = dense.examples(count)
+    found = room.curvature(model, LOSSES[loss], (x, y), previous, chunk=64, seed=seed)
+    return model, x, y, found
+
+
+@pytest.mark.parametrize("warm", [False, True])
+@pytest.mark.parametrize("count", [20, LARGE])
+@pytest.mark.parametrize("loss", ["cross_entropy", "squared"])
+@pytest.mark.parametrize("kind", dense.KINDS)
+def test_sharpness_jacobian_and_gradient_are_those_of_the_dense_matrices(kind, loss, count, warm):
+    model, x, y, found = measured(kind, loss, count)
+    if warm:
+        *_, found = measured(kind, loss, count, previous=found)
+    hessian = dense.hessian(model, loss, x, y)
+    values = torch.linalg.eigvalsh(hessian)
+    assert found.top.value == pytest.approx(float(values[-1]), rel=5e-3)
+    residual = (hessian @ found.top.vector - found.top.value * found.top.vector).norm()
+    assert found.top.residual == pytest.approx(
+        float(residual) / found.top.value, rel=1e-4, abs=1e-9
+    )
+    singular = torch.linalg.svdvals(dense.jacobians(model, x).mean(0))
+    # 5e-3 of the square
+    assert found.jacobian_norm == pytest.approx(float(singular[0]), rel=2.5e-3)
+    gradient = dense.gradient(model, loss, x, y)
+    torch.testing.assert_close(found.gradient, gradient, rtol=1e-9, atol=1e-12)
+    z = dense.logits(model, x, dense.parameters(model))
+    assert found.loss == pytest.approx(float(dense.loss(loss, z, y)), rel=1e-9)
+    torch.testing.assert_close(found.logits, z.detach())
+    cosine = (found.top.vector @ gradient).abs() / gradient.norm()
+    assert found.gradient_alignment == pytest.approx(float(cosine), rel=1e-9)
+    if loss == "squared":
+        assert found.impurity is None
+    else:
+        tops = torch.linalg.eigvalsh(dense.logit_hessians(loss, z))[:, -1]
+        assert found.impurity == pytest.approx(float(tops.mean()), rel=1e-12)
+
+
+def test_the_logit_gradients_are_those_of_each_example():
+    model, x, y, _ = measured("convolutional, tanh", "cross_entropy", 20)
+    linear = linearize(model, LOSSES["cross_entropy"], (x, y), chunk=8)
+    p = dense.logits(model, x, dense.parameters(model)).softmax(-1)
+    expected = p - torch.eye(dense.CLASSES, dtype=p.dtype)[y]
+    torch.testing.assert_close(linear.logit_gradients, expected.detach())
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 20_000, 1 << 30])
+@pytest.mark.parametrize("kind", dense.KINDS)
+def test_products_do_not_depend_on_how_many_graphs_are_kept(kind, cache_bytes):
+    model, (x, y) = dense.network(kind), dense.examples(40)
+    loss = LOSSES["cross_entropy"]
+    linear = linearize(model, loss, (x, y), chunk=8, cache_bytes=cache_bytes)
+    jacobian = dense.jacobians(model, x).mean(0)
+    v = torch.randn(len(linear.gradient), dtype=torch.float64)
+    u = torch.randn(dense.CLASSES, dtype=torch.float64)
+    close = {"rtol": 1e-9, "atol": 1e-11}
+    hessian = dense.hessian(model, "cross_entropy", x, y)
+    torch.testing.assert_close(linear.hessian @ v, hessian @ v, **close)
+    newton = dense.gauss_newton(model, "cross_entropy", x)
+    torch.testing.assert_close(linear.gauss_newton @ v, newton @ v, **close)
+    torch.testing.assert_close(linear.mean_jacobian @ u, jacobian @ u, **close)
+    torch.testing.assert_close(linear.mean_jacobian.T @ v, jacobian.T @ v, **close)
+
+
+def test_the_subset_holds_the_examples_with_the_largest_gradients_however_few_they_are():
+    """Two hard examples among many that are fitted: an unordered sixth would miss them."""
+    torch.manual_seed(0)
+    model = torch.nn.Linear(6, 3).double()
+    x = torch.randn(LARGE, 6, dtype=torch.float64)
+    with torch.no_grad():
+        model.weight.mul_(40)
+        y = model(x).argmax(1)
+    y[101] = (y[101] + 1) % 3
+    x[101] *= 1e-2  # undecided, so with curvature
+    cold = room.curvature(model, LOSSES["cross_entropy"], (x, y))
+    hessian = dense.hessian(model, "cross_entropy", x, y)
+    assert cold.top.value == pytest.approx(float(torch.linalg.eigvalsh(hessian)[-1]), rel=5e-3)
+
+
+def test_a_zero_gradient_is_no_obstacle():
+    model = torch.nn.Linear(4, 3).double()
+    x = torch.zeros(LARGE, 4, dtype=torch.float64)
+    with torch.no_grad():
+        model.bias.zero_()
+    y = torch.arange(LARGE) % 2  # symmetric targets of the squared loss
+    loss = LOSSES["squared"]
+    with torch.no_grad():
+        model.bias.copy_(torch.tensor([0.5, 0.5, 0.0]))
+    cold = room.curvature(model, loss, (x, y))
+    warm = room.curvature(model, loss, (x, y), cold)
+    assert float(cold.gradient.norm()) < 1e-15
+    assert cold.gradient_alignment == pytest.approx(0, abs=1) and cold.top.value == 1
+    assert warm.top.value == pytest.approx(1)
+
+
+@pytest.mark.parametrize("examples", [1, 2])
+def test_a_single_example_and_a_single_parameter(examples):
+    class OneParameter(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.tensor(0.5, dtype=torch.float64))
+
+        def forward(self, x):
+            return self.scale.tanh() * x
+
+    model, x = OneParameter(), torch.randn(examples, 3, dtype=torch.float64)
+    y = torch.zeros(examples, dtype=torch.long)
+    found = room.curvature(model, LOSSES["cross_entropy"], (x, y))
+    hessian = dense.hessian(model, "cross_entropy", x, y)
+    assert found.top.value == pytest.approx(float(hessian), rel=1e-9)
+
+
+def test_memory_of_the_subset_and_mode_buffers_and_random_state_are_left_alone():
+    model, (x, y) = dense.network("batch normalization"), dense.examples(LARGE)
+    model.train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.random.get_rng_state()
+    room.curvature(model, LOSSES["cross_entropy"], (x, y), chunk=50)
+    assert model.training and all(p.grad is None for p in model.parameters())
+    assert torch.equal(torch.random.get_rng_state(), state)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
