@@ -24,8 +24,11 @@ from ijrlib.operators import (
 )
 
 BASIS = 24
-"""Basis vectors before a restart, and two more for each wanted pair; memory is 2·BASIS·m
-numbers."""
+"""Basis vectors before a restart, and two more for each wanted pair."""
+
+BASIS_BYTES = 1 << 30
+"""Memory of a basis and its images, 2·size·m numbers; where more would be needed, the basis is
+smaller, down to what a restart has to keep."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ def top_eigenpairs(
     # k random vectors, so that a multiple eigenvalue is seen as often as it occurs
     starts = random_vectors(op, k, randoms) if v0 is None else start_vectors(op, v0)
     dtype = starts[0].dtype
-    space = Subspace(op, starts[0], size=min(m, BASIS + 2 * k))
+    space = Subspace(op, starts[0], min(m, basis_size(starts[0], BASIS + 2 * k, least=k + 8)))
     while True:
         if not space.finite:
             nan = float("nan")
@@ -138,6 +141,12 @@ def top_eigenpairs(
                 space.restart(mixing[:, : k + 4])
         if not starts or not space.expand(starts.pop(0)):
             space.expand(_random(op, randoms))  # an invariant subspace: look outside it
+
+
+def basis_size(like: Tensor, wanted: int, least: int) -> int:
+    """The number of basis vectors that fit into ``BASIS_BYTES``, at least and at most as given."""
+    fitting = BASIS_BYTES // (2 * like.numel() * like.element_size())
+    return max(least, min(wanted, fitting))
 
 
 class Subspace:

@@ -102,8 +102,8 @@ def top_eigenpair(
         if norm > enough and patience and pairs.expand(residual):
             patience -= 1
             continue
-        if pairs.columns == COLUMNS < max_products:
-            rest = max_products - COLUMNS
+        if pairs.columns == pairs.most_columns < max_products:
+            rest = max_products - pairs.products
             pair = spectra.top_eigenpair(op, pairs.vectors(2).flip(1), rtol, rest)
             spent = pair.products + pairs.products
             return replace(pair, products=spent, surrogate_products=pairs.surrogate_products)
@@ -121,7 +121,9 @@ class _Pairs:
 
     def __init__(self, op: Any, surrogate: Any, starts: list[Tensor], before: int) -> None:
         self.op = op
-        self.space = Subspace(surrogate, starts[0], COLUMNS + 16 + len(starts))
+        size = spectra.basis_size(starts[0], COLUMNS + 16 + len(starts), least=8 + len(starts))
+        self.space = Subspace(surrogate, starts[0], size)
+        self.most_columns = min(COLUMNS, size - 4)
         self.before = before  # products with S spent so far
         self.order = [j for j, v in enumerate(starts) if self.space.expand(v)]
         self.coefficients = torch.zeros(self.space.size, 0, dtype=torch.float64)
@@ -164,7 +166,8 @@ class _Pairs:
         """Add v to the basis (one product with S); False where it lies within it."""
         if self.space.size == self.space.capacity:
             _, mixing = torch.linalg.eigh(self._galerkin()[0])
-            keep, _ = torch.linalg.qr(torch.cat([self.coefficients, mixing[:, -8:]], dim=1))
+            room = min(8, self.space.capacity - self.columns - 2)
+            keep, _ = torch.linalg.qr(torch.cat([self.coefficients, mixing[:, -room:]], dim=1))
             self.space.restart(keep)
             self.coefficients = keep.T @ self.coefficients
         if not self.space.expand(v):

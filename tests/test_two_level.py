@@ -111,6 +111,19 @@ def test_the_basis_of_the_surrogate_restarts_when_it_is_full():
     assert pair.value == pytest.approx(1.02, rel=1e-5)
 
 
+def test_vectors_too_long_for_a_full_basis_are_solved_with_a_smaller_one(monkeypatch):
+    matrix = symmetric(torch.cat([torch.linspace(-1, 1, 300), torch.tensor([1.3, 1.2])]))
+    vectors = 6
+    monkeypatch.setattr(spectra, "BASIS_BYTES", vectors * 2 * 302 * 8)
+    one = spectra.top_eigenpair(Counted(matrix), rtol=1e-4)
+    assert one.value == pytest.approx(1.3, rel=1e-6)
+    for share in (0.1, 0.5):
+        two = two_level.top_eigenpair(
+            Counted(matrix), Counted(resembling(matrix, share)), rtol=1e-4, max_products=500
+        )
+        assert two.value == pytest.approx(1.3, rel=1e-3)
+
+
 def test_too_few_products_return_the_best_pair_with_its_true_residual_not_converged():
     matrix = symmetric(torch.linspace(-1, 1, 300))
     pair = two_level.top_eigenpair(
