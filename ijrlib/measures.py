@@ -339,8 +339,9 @@ def eigenvector_images(state: State) -> Values:
 
     Arrays stretch_counts (C − 1, bins): for each i how many examples have ‖Jq^(i)‖²·C/‖J‖_F² in
     each of ``STRETCH_BINS``; cos_sq_counts (bins,): cos²(Jq^(i), Jq^(j)) in each of
-    ``COS_SQ_BINS``, over examples and i < j; cos_sq_mean (C − 1, C − 1).  Columns: mean, median and
-    quartiles of both over examples and i (i < j): stretch_mean, …, cos_sq_q75.
+    ``COS_SQ_BINS``, over examples and i < j; cos_sq_mean_by_pair (C − 1, C − 1): its mean over
+    examples.  Columns: mean, median and quartiles of both over examples and i (i < j):
+    stretch_mean, …, cos_sq_q75.
 
     Cost in gradients on the probe (6CNN): the Gram matrices' 10 and 1 for the logits, shared with
     the other measures of the step.
@@ -369,7 +370,7 @@ def spectrum(state: State) -> Values:
     Arrays hessian_values, hessian_residuals, gauss_newton_values, gauss_newton_residuals
     (SPECTRUM_SIZE,): relative residuals ‖Ax − θx‖/|θ|, as :class:`ijrlib.spectra.Eigenpair`.
     Columns hessian_products and gauss_newton_products: matrix–vector products spent.  Cost in
-    gradients on the probe (6CNN): 230 to 310.  Keeps about 90·m numbers.
+    gradients on the probe (6CNN): 230 to 310.  Keeps a basis (``spectra.BASIS_BYTES``).
     """
     loss = LOSSES[state.loss]
     out: Values = {}
