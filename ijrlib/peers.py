@@ -29,8 +29,6 @@ PYHESSIAN_TOLERANCE = 1e-3
 PYHESSIAN_LIMIT = 100
 """PyHessian's defaults: relative change between iterations, and iterations at most."""
 
-LOBPCG_LIMIT = 100
-
 
 def installed(package: str) -> bool:
     """Whether a package can be imported."""
@@ -124,12 +122,14 @@ def eigsh(op: Any, tolerance: float, start: np.ndarray | None = None) -> float:
 
 
 def lobpcg(
-    op: Any, device: torch.device, residual: float, start: np.ndarray | None = None
+    op: Any, device: torch.device, iterations: int, start: np.ndarray | None = None
 ) -> Trace:
     """Largest algebraic eigenvalue by scipy's LOBPCG with one vector and no preconditioner.
 
+    It is not stopped by its residual: at a random vector that is small, ‖A‖_F/√m, and says nothing.
+
     Args:
-        residual: ‖Ax − θx‖ at which to stop; at the latest it stops at ``LOBPCG_LIMIT`` iterations.
+        iterations: at most; it stops at once where the residual is at rounding level.
         start: vector (m,), else random.
     """
     from scipy.sparse.linalg import LinearOperator
@@ -147,7 +147,7 @@ def lobpcg(
     watched = LinearOperator(op.shape, matvec=product, matmat=product, dtype=op.dtype)  # type: ignore[call-arg]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns where the tolerance is not reached
-        options: dict[str, Any] = {"tol": residual, "maxiter": LOBPCG_LIMIT}
+        options: dict[str, Any] = {"tol": 1e-6, "maxiter": iterations}
         history = solve(watched, x[:, None], retLambdaHistory=True, **options)[2]
     values = [float(np.max(value)) for value in history]  # the first after one product
     count = min(len(values), len(seconds))
