@@ -21,17 +21,17 @@ from collections.abc import Collection, Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, jacrev, vmap
+from torch.func import functional_call
 
 from ijrlib.layers import ForwardPass, Layer, record
-from ijrlib.operators import trainable
+from ijrlib.operators import flatten, gram, trainable
 
 WORK_BYTES = 1 << 26
 """Size of all δ of the examples taken at a time: 64 MiB, and up to four times as much where fewer
 than four examples would fit."""
 
 EXAMPLES = 128
-"""Examples taken at a time, at most; 8 where some parameters need ``vmap(jacrev)``."""
+"""Examples taken at a time, at most."""
 
 
 def jacobian_norms(model: nn.Module, x: Tensor, *, chunk: int | None = None) -> Tensor:
@@ -45,9 +45,9 @@ def jacobian_grams(model: nn.Module, x: Tensor, *, chunk: int | None = None) -> 
     """J_xᵀJ_x of each example, shape (N, C, C), float64.  Its trace is ‖J_x‖_F².
 
     Layer by layer for the parameters of ``linear``, ``conv2d`` and ``batch_norm`` (functional or
-    as modules, used once or several times); through ``vmap(jacrev)``, which keeps their part of
-    J_x whole, for parameters that are used in any other way.  Products are formed in the type of
-    the model and added up in float64.
+    as modules, used once or several times); example by example, from their part of J_x, for
+    parameters that are used in any other way.  Products are formed in the type of the model and
+    added up in float64.
 
     Args:
         model: maps x (N, …) to logits (N, C).
@@ -83,7 +83,7 @@ def _examples(probe: ForwardPass) -> int:
     size = probe.z.element_size() * probe.z.shape[1]
     size = max(1, size * sum(layer.shape[1:].numel() for layer in probe.layers))
     fitting = max(WORK_BYTES // size, min(4, 4 * WORK_BYTES // size), 1)
-    return min(fitting, 8 if probe.others else EXAMPLES)
+    return min(fitting, EXAMPLES)
 
 
 def _grams(model: nn.Module, x: Tensor, names: Collection[str]) -> Tensor:
@@ -174,13 +174,20 @@ def _positions_are_cheaper(u: Tensor, delta: Tensor) -> bool:
 
 
 def _other_grams(model: nn.Module, x: Tensor, names: Collection[str]) -> Tensor:
-    """The part of J_xᵀJ_x that is due to the named parameters, through their whole Jacobian."""
-    fixed = {name: t.detach() for name, t in (*model.named_parameters(), *model.named_buffers())}
-    values = {name: fixed.pop(name) for name in sorted(names)}
-
-    def example(values: dict[str, Tensor], one: Tensor) -> Tensor:
-        return functional_call(model, {**fixed, **values}, (one[None],))[0]
-
-    blocks = vmap(jacrev(example), (None, 0))(values, x.detach())  # name → (n, C, *shape)
-    rows = [block.flatten(2) for block in blocks.values()]
-    return torch.stack([(row @ row.mT).double() for row in rows]).sum(0)
+    """The part of J_xᵀJ_x that is due to the named parameters, from their part of each J_x."""
+    fixed = {name: p.detach() for name, p in model.named_parameters()}
+    chosen = {name: fixed.pop(name).requires_grad_() for name in names}
+    grams = []
+    for one in x.detach().split(1):
+        buffers = {name: b.detach().clone() for name, b in model.named_buffers()}
+        (z,) = functional_call(model, {**fixed, **chosen, **buffers}, (one,))
+        columns = [
+            flatten(
+                torch.autograd.grad(
+                    value, list(chosen.values()), retain_graph=True, materialize_grads=True
+                )
+            )
+            for value in z
+        ]
+        grams.append(gram(torch.stack(columns)))
+    return torch.stack(grams)
