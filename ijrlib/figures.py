@@ -16,6 +16,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from ijrlib import benchmarks, logits
 
@@ -356,10 +357,9 @@ GROWING = {
 def cost_against_error(documents: Sequence[benchmarks.Document]) -> Figure:
     """Worst error of the sharpness against its median cost in gradients, a panel for each stored
     result; open markers start cold, filled ones from the step before."""
-    figure, row = plt.subplots(
-        1, max(len(documents), 1), figsize=(max(5.6, 4.2 * len(documents)), 4.0), squeeze=False
-    )
-    for axes, document in zip(row[0], documents, strict=False):
+    count = max(len(documents), 1)
+    figure, (panels,) = plt.subplots(1, count, figsize=(max(7.2, 3.6 * count), 4), squeeze=False)
+    for axes, document in zip(panels, documents, strict=False):
         for found in benchmarks.rows_of(document, "sharpness"):
             if found["gradients"] is None or found["error"] is None:
                 continue
@@ -371,10 +371,10 @@ def cost_against_error(documents: Sequence[benchmarks.Document]) -> Figure:
         for accuracy in (5e-3, 1e-4):
             axes.axhline(accuracy, color=GREY, linestyle="--", linewidth=1.1)
         axes.set(xscale="log", yscale="log", title=document["provenance"]["machine"])
-        handles = {h.get_label(): h for h in axes.get_lines() if h.get_label() in CONTENDERS}
-        axes.legend(handles.values(), handles.keys())
-    for axes in row[0]:
+        _plain_ticks(axes)
+    for axes in panels:
         axes.set(xlabel="cost (gradients)", ylabel=r"worst relative error of $\|H\|$")
+    _legend_below(figure)
     return figure
 
 
@@ -382,25 +382,39 @@ def cost_against_error(documents: Sequence[benchmarks.Document]) -> Figure:
 def growth(documents: Sequence[benchmarks.Document]) -> Figure:
     """Seconds against the number of examples, parameters and classes, a row for each stored
     result."""
-    axes_names = ("examples", "parameters", "classes")
-    figure, rows = plt.subplots(
-        max(len(documents), 1), 3, figsize=(9, 3.2 * max(len(documents), 1)), squeeze=False
-    )
+    cases = ("examples", "parameters", "classes")
+    count = max(len(documents), 1)
+    figure, rows = plt.subplots(count, 3, figsize=(9, 0.6 + 2.9 * count), squeeze=False)
     for row, document in zip(rows, documents, strict=False):
         found = benchmarks.rows_of(document, "growth")
-        for axes, case in zip(row, axes_names, strict=True):
+        for axes, case in zip(row, cases, strict=True):
             for name, (color, marker) in GROWING.items():
                 curve = [r for r in found if (r["case"], r["contender"]) == (case, name)]
                 seconds = [r["seconds"][1] for r in curve]
-                axes.plot(
-                    [r["size"] for r in curve], seconds, color=color, marker=marker, label=name
-                )
+                sizes = [r["size"] for r in curve]
+                axes.plot(sizes, seconds, color=color, marker=marker, label=name)
             axes.set(xscale="log", yscale="log")
+            if case != "parameters":
+                _plain_ticks(axes)
         row[0].set_title(document["provenance"]["machine"])
     for row in rows:
         row[0].set_ylabel("seconds")
-        for axes, case in zip(row, axes_names, strict=True):
+        for axes, case in zip(row, cases, strict=True):
             axes.set_xlabel(case)
-    if documents:
-        rows[0][-1].legend()
+    _legend_below(figure)
     return figure
+
+
+def _plain_ticks(axes: Axes) -> None:
+    """1, 2, 5, 10, … on a logarithmic horizontal axis."""
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _legend_below(figure: Figure) -> None:
+    """One legend for all panels, each label once."""
+    lines = [line for axes in figure.axes for line in axes.get_lines()]
+    named = {str(x.get_label()): x for x in lines if not str(x.get_label()).startswith("_")}
+    if named:
+        figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=len(named))
