@@ -10,18 +10,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, jacrev, vmap
 
 from ijrlib import logits
-from ijrlib.operators import (
-    LOSSES,
-    gauss_newton,
-    gram,
-    input_chunks,
-    jacobian_products,
-    trainable,
-)
-from ijrlib.spectra import jacobian_norm, top_eigenpair
+from ijrlib.operators import LOSSES, gauss_newton, jacobian_products
+from ijrlib.per_example import jacobian_norms
+from ijrlib.spectra import top_eigenpair
 
 
 @dataclass(frozen=True)
@@ -90,36 +83,3 @@ def sharpness_bound(
     jacobian_sq = jacobian_norms(model, x).square()
     star = torch.where(jacobian_sq > 0, curvature / jacobian_sq, torch.zeros_like(curvature))
     return SharpnessBound(pair.value, pair.residual, star, top, jacobian_sq, pair.vector)
-
-
-DENSE_BYTES = 1 << 27
-"""Above this size of one example's Jacobian its norm comes from Golub–Kahan in place of the Gram
-matrix."""
-
-
-def jacobian_norms(model: nn.Module, x: Tensor, *, chunk: int = 8) -> Tensor:
-    """‖J_x‖ of each example, shape (N,), float64.
-
-    From the C × C Gram matrix J_xᵀJ_x, keeping ``chunk``·C·m numbers at a time; where a single
-    Jacobian is larger than ``DENSE_BYTES``, by Golub–Kahan bidiagonalization of each example, from
-    below.
-    """
-    params = trainable(model)
-    others = dict(model.named_buffers())
-    with torch.no_grad():
-        classes = model(x[:1]).shape[-1]
-    size = classes * sum(p.numel() * p.element_size() for p in params.values())
-    if size > DENSE_BYTES:
-        norms = [jacobian_norm(model, one[None], method="golub-kahan", rtol=1e-3) for one in x]
-        return torch.tensor(norms, dtype=torch.float64, device=x.device)
-
-    def example(values: dict[str, Tensor], one: Tensor) -> Tensor:
-        return functional_call(model, {**values, **others}, (one[None],))[0]
-
-    norms = []
-    for part in input_chunks(x, chunk):
-        blocks = vmap(jacrev(example), (None, 0))(params, part)  # name → (n, C, *shape)
-        rows = torch.cat([b.detach().flatten(2) for b in blocks.values()], dim=2)
-        for jacobian in rows:
-            norms.append(torch.linalg.eigvalsh(gram(jacobian))[-1].clamp(min=0).sqrt())
-    return torch.stack(norms)

@@ -26,7 +26,7 @@ EDGES = {
     "layers": {"operators"},
     "per_example": {"layers", "operators"},
     "power_iteration": {"logits"},
-    "sharpness_bound": {"logits", "operators", "spectra"},
+    "sharpness_bound": {"logits", "operators", "per_example", "spectra"},
     "geometry": {"operators"},
     "trajectory": {"operators"},
     "embedding": set(),

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ijrlib import sharpness_bound, theorems
-from ijrlib.sharpness_bound import SharpnessBound, jacobian_norms
+from ijrlib.sharpness_bound import SharpnessBound
 from ijrlib.sharpness_bound import sharpness_bound as compute
 
 LOSSES = ("cross_entropy", "squared")
@@ -27,9 +27,10 @@ def test_theorem_2_holds_for_dense_matrices_and_the_library_agrees(kind, loss):
     assert float((star * jacobian_sq).mean()) == pytest.approx(float(values[-1]), rel=1e-12)
     assert (star >= -1e-15).all()
     assert (star <= top + 1e-14).all()
-    # the library: q* to a residual of 1e-9, an eigenvector error of residual·θ/gap
+    # the library: q* to a residual of 1e-9, an error of residual·θ/gap outside the eigenspace
+    # (the linear network's has C dimensions for the squared loss, and λ* is the same in all of it)
     found = compute(model, x, loss, rtol=1e-9)
-    gap = float(1 - values[-2] / values[-1])
+    gap = float(1 - values[values < (1 - 1e-12) * values[-1]][-1] / values[-1])
     assert found.norm == pytest.approx(float(values[-1]), rel=1e-9)
     assert found.residual <= 1e-9
     torch.testing.assert_close(found.jacobian_sq, jacobian_sq, rtol=1e-10, atol=0)
@@ -87,18 +88,6 @@ def test_verify_theorem_2_fails_where_a_quantity_is_wrong(monkeypatch, field, fa
     checks = theorems.verify_theorem_2(model, x)
     failed = {c.statement.split(": ")[1] for c in checks if not c.passed}
     assert violated <= failed
-
-
-@pytest.mark.parametrize("kind", dense.KINDS)
-def test_per_example_norms_agree_with_the_singular_values(kind, monkeypatch):
-    model, (x, _) = dense.network(kind), dense.examples(7)
-    expected = torch.linalg.matrix_norm(dense.jacobians(model, x), 2)
-    torch.testing.assert_close(jacobian_norms(model, x, chunk=3), expected, rtol=1e-10, atol=0)
-    monkeypatch.setattr(sharpness_bound, "DENSE_BYTES", 0)  # as for a network that is too large
-    # Golub–Kahan to a relative residual of 1e-3 of the square, from below
-    large = jacobian_norms(model, x)
-    torch.testing.assert_close(large, expected, rtol=1e-3, atol=0)
-    assert (large <= expected * (1 + 1e-12)).all()
 
 
 def test_an_unknown_loss_is_refused_with_the_known_ones():
