@@ -122,6 +122,19 @@ def subspace_alignment(v: Tensor, rows: Tensor) -> float:
     return float((parts.square() / values[kept]).sum().sqrt())
 
 
+def between_class_norm(rows: Tensor, counts: Tensor) -> float:
+    """‖Σ_i γ_i⟨m⟩_i⟨m⟩_iᵀ‖ of the rows ⟨m⟩_{D_i} (P, m), γ_i = |D_i|/|D| (Eq 32).
+
+    The nonzero eigenvalues are those of the P × P matrix of √(γ_iγ_j)⟨m⟩_iᵀ⟨m⟩_j.
+
+    Args:
+        counts: |D_i|, shape (P,).
+    """
+    products = gram(rows)
+    weight = (counts.to(products) / counts.sum()).sqrt()
+    return float(torch.linalg.eigvalsh(weight[:, None] * products * weight)[-1])
+
+
 def plane_coordinates(
     model: nn.Module, x: Tensor, u: Tensor, one: Tensor, other: Tensor, *, chunk: int = 250
 ) -> Tensor:

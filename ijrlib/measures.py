@@ -21,6 +21,7 @@ from ijrlib.operators import (
     Linearization,
     flatten,
     gauss_newton,
+    gram,
     linearize,
     mean_jacobian,
     trainable,
@@ -293,11 +294,12 @@ def alignment(state: State) -> Values:
 def clusters(state: State) -> Values:
     """The m_x of the probe by most probable class (Figures 9, 28, 29 and 30), as arrays.
 
-    probable_class (N,); class_counts |D_i| (C,); resultant_lengths ρ of each D_i (C,) and
-    class_mean_cosines between the ⟨m⟩_{D_i} (C, C), nan where a D_i is empty; plane_coordinates
-    (pairs, N, 2) of m_x/‖m_x‖ in the plane of the class means of each of ``PAIRS``, nan for
-    examples of other classes (axes: :func:`ijrlib.geometry.plane_coordinates`).  An example with
-    Jq^(1) = 0 has no direction and counts as 0.
+    probable_class (N,); class_counts |D_i| (C,); resultant_products (C, C): inner products of the
+    mean directions E_{D_i}[m/‖m‖], whose diagonal is ρ² of each D_i; class_mean_cosines between the
+    ⟨m⟩_{D_i} (C, C); both nan where a D_i is empty; plane_coordinates (pairs, N, 2) of m_x/‖m_x‖ in
+    the plane of the class means of each of ``PAIRS``, nan for examples of other classes (axes:
+    :func:`ijrlib.geometry.plane_coordinates`).  An example with Jq^(1) = 0 has no direction and
+    counts as 0.  Column between_class_norm: ‖Σ_i γ_i⟨m⟩_{D_i}⟨m⟩_{D_i}ᵀ‖ (Eq 32).
 
     Cost in gradients on the probe (6CNN): 3, and what it shares with ``alignment``.  Keeps 2·C·m
     numbers.
@@ -308,9 +310,9 @@ def clusters(state: State) -> Values:
     present = counts.nonzero()[:, 0]
     direction = geometry.normalized(state.probe_grams, vectors[..., 0])
     resultants = state.mean_by_class(direction, classes)
-    lengths = p.new_full(counts.shape, torch.nan)
-    lengths[present] = torch.linalg.vector_norm(resultants, dim=1, dtype=p.dtype)
-    cosines = p.new_full((len(counts), len(counts)), torch.nan)
+    products = p.new_full((len(counts), len(counts)), torch.nan)
+    products[present[:, None], present] = gram(resultants)
+    cosines = torch.full_like(products, torch.nan)
     cosines[present[:, None], present] = geometry.cosine_matrix(state.class_means)
     coordinates = p.new_full((len(PAIRS), len(p), 2), torch.nan)
     row = {int(c): mean for c, mean in zip(present, state.class_means, strict=True)}
@@ -328,9 +330,10 @@ def clusters(state: State) -> Values:
     return {
         "probable_class": classes.cpu().numpy().astype(np.int16),
         "class_counts": counts.cpu().numpy(),
-        "resultant_lengths": lengths.cpu().numpy(),
+        "resultant_products": products.cpu().numpy(),
         "class_mean_cosines": cosines.cpu().numpy(),
         "plane_coordinates": coordinates.float().cpu().numpy(),
+        "between_class_norm": geometry.between_class_norm(state.class_means, counts[present]),
     }
 
 
@@ -341,13 +344,17 @@ def eigenvector_images(state: State) -> Values:
     each of ``STRETCH_BINS``; cos_sq_counts (bins,): cos²(Jq^(i), Jq^(j)) in each of
     ``COS_SQ_BINS``, over examples and i < j; cos_sq_mean_by_pair (C − 1, C − 1): its mean over
     examples.  Columns: mean, median and quartiles of both over examples and i (i < j):
-    stretch_mean, …, cos_sq_q75.
+    stretch_mean, …, cos_sq_q75.  Columns gauss_newton_trace, tr G = ⟨Σ_i λ^(i)‖Jq^(i)‖²⟩, and
+    gauss_newton_trace_approximation, ⟨tr M · ‖J‖_F²⟩/C (Eq 12).
 
     Cost in gradients on the probe (6CNN): the Gram matrices' 10 and 1 for the logits, shared with
     the other measures of the step.
     """
-    _, _, vectors = state.probe_eigensystem
-    stretch, cos_sq = geometry.direction_forms(state.probe_grams, vectors)
+    _, values, vectors = state.probe_eigensystem
+    grams = state.probe_grams
+    exact = torch.einsum("nci,ncd,ndi,ni->n", vectors, grams, vectors, values)
+    separate = values.sum(1) * grams.diagonal(dim1=1, dim2=2).sum(1) / values.shape[1]
+    stretch, cos_sq = geometry.direction_forms(grams, vectors)
     stretch, cos_sq = stretch[:, :-1].cpu().numpy(), cos_sq[:, :-1, :-1].cpu().numpy()
     above = cos_sq[:, *np.triu_indices(cos_sq.shape[1], 1)]
     inside = stretch.clip(max=STRETCH_BINS[-1]).T
@@ -355,11 +362,13 @@ def eigenvector_images(state: State) -> Values:
         "stretch_counts": np.stack([np.histogram(row, STRETCH_BINS)[0] for row in inside]),
         "cos_sq_counts": np.histogram(above.clip(0, 1), COS_SQ_BINS)[0],
         "cos_sq_mean_by_pair": cos_sq.mean(0),
+        "gauss_newton_trace": float(exact.mean()),
+        "gauss_newton_trace_approximation": float(separate.mean()),
     }
-    for name, values in (("stretch", stretch), ("cos_sq", above)):
-        quartiles = np.quantile(values, [0.25, 0.5, 0.75])
+    for name, sample in (("stretch", stretch), ("cos_sq", above)):
+        quartiles = np.quantile(sample, [0.25, 0.5, 0.75])
         named = zip(("q25", "median", "q75"), quartiles, strict=True)
-        out |= {f"{name}_mean": float(values.mean())}
+        out |= {f"{name}_mean": float(sample.mean())}
         out |= {f"{name}_{key}": float(value) for key, value in named}
     return out
 

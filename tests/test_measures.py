@@ -296,15 +296,21 @@ def test_clusters_against_directions_written_out(kind):
     for i in range(count):
         assert out["class_counts"][i] == (classes == i).sum()
         if i not in full.means:
-            assert np.isnan(out["resultant_lengths"][i])
+            assert np.isnan(out["resultant_products"][i]).all()
+            assert np.isnan(out["resultant_products"][:, i]).all()
             assert np.isnan(out["class_mean_cosines"][i]).all()
             assert np.isnan(out["class_mean_cosines"][:, i]).all()
             continue
-        resultant = unit(full.m[classes == i]).mean(0).norm()
-        assert out["resultant_lengths"][i] == pytest.approx(float(resultant), abs=EXACT)
+        resultant = unit(full.m[classes == i]).mean(0)
         for j in full.means:
+            product = resultant @ unit(full.m[classes == j]).mean(0)
+            assert out["resultant_products"][i, j] == pytest.approx(float(product), abs=EXACT)
             cosine = unit(full.means[i]) @ unit(full.means[j])
             assert out["class_mean_cosines"][i, j] == pytest.approx(float(cosine), abs=EXACT)
+    share = {i: float((classes == i).double().mean()) for i in full.means}
+    between = sum(share[i] * torch.outer(v, v) for i, v in full.means.items())
+    norm = float(torch.linalg.matrix_norm(between, 2))
+    assert out["between_class_norm"] == pytest.approx(norm, rel=EXACT)
 
 
 def test_plane_coordinates_are_those_of_the_directions_of_both_classes_and_of_no_others():
@@ -355,6 +361,12 @@ def test_images_of_the_eigenvectors_against_vectors_written_out(kind):
         assert out[f"{name}_median"] == pytest.approx(np.median(values), rel=EXACT)
         assert out[f"{name}_q25"] == pytest.approx(np.quantile(values, 0.25), rel=EXACT)
         assert out[f"{name}_q75"] == pytest.approx(np.quantile(values, 0.75), rel=EXACT)
+    g = dense.gauss_newton(s.model, s.loss, s.probe[0])
+    assert out["gauss_newton_trace"] == pytest.approx(float(g.trace()), rel=EXACT)
+    p = dense.logits(s.model, s.probe[0], dense.parameters(s.model)).softmax(1)
+    gini = (p - p.square()).sum(1)  # tr M
+    split = gini * full.jacobians.square().sum((1, 2)) / (count + 1)
+    assert out["gauss_newton_trace_approximation"] == pytest.approx(float(split.mean()), rel=EXACT)
     assert out["stretch_counts"].sum() == n * count
     for i in range(count):
         for b, (low, high) in enumerate(itertools.pairwise(measures.STRETCH_BINS)):
