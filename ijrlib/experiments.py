@@ -1,132 +1,30 @@
-"""Which runs each figure needs, at each scale: one declarative table, and the way to get them.
+"""The runs of each figure at each scale, and the way to get them.
 
-``laptop`` and ``paper`` are written out; ``smoke`` follows from ``laptop`` by one rule
-(:func:`smoke`), so that every chapter can run in seconds without a download.
+``laptop`` and ``paper`` are written out in :mod:`ijrlib.figure_table`; ``smoke`` follows from
+``laptop`` by one rule (:func:`smoke`), so that every chapter can run in seconds without a download.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ijrlib import store
-from ijrlib.config import RunConfig
+from ijrlib.config import RunConfig, Window
+from ijrlib.figure_table import FIGURES, every
+
+__all__ = ["FIGURES", "SCALES", "configs", "parameters", "runs", "smoke"]
 
 SCALES = ("smoke", "laptop", "paper")
 SMOKE_STEPS = 12
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A figure's runs.
-
-    Attributes:
-        title: what it shows.
-        paper_setting: the setting of the paper, in words.
-        laptop: configurations at laptop scale.
-        paper: configurations at the paper's own settings.
-    """
-
-    title: str
-    paper_setting: str
-    laptop: tuple[RunConfig, ...] = ()
-    paper: tuple[RunConfig, ...] = ()
-
-
-def _every(stop: int, every: int = 1) -> list[tuple[int, int, int]]:
-    return [(0, stop + 1, every)]
-
-
-# -- the runs --------------------------------------------------------------------------------------
-GD_STEPS = 1200
-GD_LAPTOP = RunConfig(
-    dataset="cifar10",
-    examples=2000,
-    network="6cnn",
-    lr=0.04,
-    steps=GD_STEPS,
-    probe=500,
-    test_examples=2000,
-    measures={  # type: ignore[arg-type]
-        "impurity": _every(GD_STEPS),
-        "norms": _every(GD_STEPS),
-        "curvature": [(0, GD_STEPS + 1, 9), (400, GD_STEPS + 1, 200)],
-        "accuracy": _every(GD_STEPS, 15),
-        "theorem_2": _every(GD_STEPS, 200),
-        "logit_spectrum": _every(GD_STEPS, 50),
-        "algorithm_2": _every(GD_STEPS, 600),
-    },
-)
-GD_PAPER = GD_LAPTOP.replace(
-    examples=50_000,
-    steps=6000,
-    probe=2500,
-    test_examples=10_000,
-    measures={
-        "impurity": _every(6000),
-        "norms": _every(6000),
-        "curvature": _every(6000),
-        "accuracy": _every(6000, 25),
-        "theorem_2": _every(6000, 250),
-        "logit_spectrum": _every(6000, 100),
-        "algorithm_2": _every(6000, 1000),
-    },
-)
-
-SGD_STEPS = 1700
-SGD_WINDOWS = [(0, 201, 1), (1000, 1201, 1), (1500, 1701, 1)]
-SGD_LAPTOP = RunConfig(
-    dataset="cifar10",
-    examples=50_000,
-    network="6cnn",
-    lr=0.04,
-    steps=SGD_STEPS,
-    batch_size=128,
-    probe=250,
-    test_examples=2000,
-    measures={  # type: ignore[arg-type]
-        "impurity": _every(SGD_STEPS, 5),
-        "curvature": SGD_WINDOWS,
-        "accuracy": _every(SGD_STEPS, 50),
-    },
-)
-SGD_PAPER = SGD_LAPTOP.replace(probe=2500, test_examples=10_000)
-
-FIGURES: Mapping[str, Figure] = {
-    "thm2": Figure(
-        "Theorem 2 along a run: ‖G‖ = ⟨λ*‖J‖²⟩ ≤ ⟨λ^(1)‖J‖²⟩",
-        "a theorem; the paper does not measure it",
-        (GD_LAPTOP,),
-        (GD_PAPER,),
-    ),
-    "alg2": Figure(
-        "Algorithm 2 beside the exact norm of the mean Jacobian",
-        "an algorithm; the paper states no tolerance",
-        (GD_LAPTOP,),
-        (GD_PAPER,),
-    ),
-    "fig02": Figure(
-        "Evolution of the impurity",
-        "CIFAR-10, 6CNN, full-batch gradient descent on 50,000 images, η = 0.04",
-        (GD_LAPTOP,),
-        (GD_PAPER,),
-    ),
-    "fig03": Figure(
-        "Sharpness and Jacobian norm oscillate together",
-        "CIFAR-10, η = 0.04, |B| = 128, network unstated; sharpness on 5–25% of the training set",
-        (SGD_LAPTOP,),
-        (SGD_PAPER,),
-    ),
-}
 
 
 # -- access ----------------------------------------------------------------------------------------
 def configs(
     figure: str, scale: str, seed: int = 0, overrides: Mapping[str, Any] | None = None
 ) -> list[RunConfig]:
-    """The configurations of a figure at a scale.
+    """The configurations of a figure at a scale, those of one seed after those of another.
 
     Args:
         figure: key of ``FIGURES``.
@@ -143,9 +41,15 @@ def configs(
         raise ValueError(f"scale: expected one of {', '.join(SCALES)}; got {scale!r}")
     entry = FIGURES[figure]
     base = entry.paper if scale == "paper" else entry.laptop
+    seeds = 1 if scale == "smoke" else entry.seeds
     if scale == "smoke":
         base = tuple(smoke(config) for config in base)
-    return [c.replace(seed=c.seed + seed).replace(**(overrides or {})) for c in base]
+    changes = overrides or {}
+    return [
+        config.replace(seed=config.seed + seed + s).replace(**changes)
+        for s in range(seeds)
+        for config in base
+    ]
 
 
 def smoke(config: RunConfig) -> RunConfig:
@@ -157,22 +61,22 @@ def smoke(config: RunConfig) -> RunConfig:
     """
     factor = SMOKE_STEPS / config.steps
 
-    def windows(name: str) -> list[tuple[int, int, int]]:
+    def windows(name: str) -> list[Window]:
         if name == "trajectory":
-            return _every(SMOKE_STEPS)
+            return every(SMOKE_STEPS)
         least = SMOKE_STEPS if name == "spectrum" else 1
         return [window(*w, least) for w in config.windows(name)]
 
-    def window(start: int, stop: int, every: int, least: int) -> tuple[int, int, int]:
+    def window(start: int, stop: int, step: int, least: int) -> Window:
         first = int(start * factor)
         last = max(first, round((stop - 1) * factor))
-        return first, last + 1, max(least, round(every * factor))
+        return first, last + 1, max(least, round(step * factor))
 
     return config.replace(
         dataset="digits",
         examples=32,
         steps=SMOKE_STEPS,
-        batch_size=None if config.batch_size is None else min(8, config.batch_size),
+        batch_size=None if config.batch_size is None else min(16, max(2, config.batch_size // 16)),
         probe=16,
         test_examples=min(config.test_examples, 32),
         measures={name: windows(name) for name, _ in config.measures},

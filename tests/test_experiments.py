@@ -7,7 +7,7 @@ import sys
 import pandas as pd
 import pytest
 
-from ijrlib import experiments, store
+from ijrlib import experiments, figure_table, store
 from ijrlib.experiments import FIGURES, SCALES
 
 
@@ -15,7 +15,10 @@ from ijrlib.experiments import FIGURES, SCALES
 @pytest.mark.parametrize("scale", SCALES)
 def test_every_figure_has_its_runs_at_every_scale(figure, scale):
     configs = experiments.configs(figure, scale)
-    assert len(configs) == len(FIGURES[figure].laptop) == len(FIGURES[figure].paper)
+    entry = FIGURES[figure]
+    assert len(entry.laptop) == len(entry.paper)
+    assert len(configs) == len(entry.laptop) * (1 if scale == "smoke" else entry.seeds)
+    assert len({config.name for config in configs}) == len(configs)
     for config in configs:
         for name, _ in config.measures:
             assert config.measured_steps(name), name
@@ -36,6 +39,23 @@ def test_the_runs_of_figure_2_and_3_are_those_of_the_paper_but_for_size():
             assert measured.issuperset(range(start, stop + 1))
 
 
+@pytest.mark.parametrize("figure", FIGURES)
+def test_a_run_keeps_the_settings_of_the_paper_at_laptop_scale(figure):
+    """What is reduced is size; stand-ins for data say so."""
+    entry = FIGURES[figure]
+    for small, full in zip(entry.laptop, entry.paper, strict=True):
+        for field in ("network", "lr", "loss", "init", "batch_size"):
+            assert getattr(small, field) == getattr(full, field), field
+        assert small.examples <= full.examples and small.steps <= full.steps
+        assert small.dataset == full.dataset or entry.stand_in
+
+
+def test_seeds_of_a_figure_follow_one_another():
+    configs = experiments.configs("fig18", "laptop", seed=5)
+    assert [c.seed for c in configs] == [5, 5, 5, 6, 6, 6, 7, 7, 7]
+    assert [c.batch_size for c in configs[:3]] == [512, 128, 32]
+
+
 def test_smoke_windows_keep_their_number_and_order():
     (config,) = experiments.configs("fig03", "smoke")
     windows = config.windows("curvature")
@@ -46,7 +66,7 @@ def test_smoke_windows_keep_their_number_and_order():
 
 
 def test_at_smoke_scale_spectra_are_few_and_a_trajectory_has_all_steps():
-    config = experiments.GD_LAPTOP.replace(
+    config = figure_table.GD.replace(
         measures={
             "alignment": [(0, 1201, 25)],
             "clusters": [(500, 1201, 50)],

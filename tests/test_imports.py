@@ -35,7 +35,8 @@ EDGES = {
     "training": {"config", "operators"},
     "measures": {"sharpness_bound", "curvature", "geometry", "per_example", "trajectory"},
     "store": {"config"},
-    "experiments": {"config", "store"},
+    "figure_table": {"config"},
+    "experiments": {"figure_table", "store"},
     "machine": {"store"},
     "runner": {
         "config",
@@ -88,6 +89,7 @@ TORCH_FREE = [
     "store",
     "machine",
     "benchmarks",
+    "figure_table",
     "experiments",
     "claims",
     "embedding",

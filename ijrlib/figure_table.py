@@ -1,0 +1,357 @@
+"""Which runs each figure needs, at the laptop's scale and at the paper's: one declarative table.
+
+A run's settings (network, η, |B|, loss) are those of the paper at both scales; what the laptop
+reduces is the number of examples, of steps and of measurements.  Gradient descent goes on for the
+same time ηt at every η, so that runs are compared at the same stage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ijrlib.config import RunConfig, Window
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure's runs.
+
+    Attributes:
+        title: what it shows.
+        paper_setting: the setting of the paper, in words.
+        laptop: configurations at laptop scale.
+        paper: configurations at the paper's own settings.
+        seeds: how many of each configuration, 0 to ``seeds`` − 1.
+        stand_in: what takes the place of the paper's data at laptop scale, in words, or "".
+    """
+
+    title: str
+    paper_setting: str
+    laptop: tuple[RunConfig, ...] = ()
+    paper: tuple[RunConfig, ...] = ()
+    seeds: int = 1
+    stand_in: str = ""
+
+
+def every(stop: int, step: int = 1, start: int = 0) -> list[Window]:
+    """The steps start, start + step, … up to ``stop`` itself."""
+    return [(start, stop + 1, step)]
+
+
+# -- 6CNN, gradient descent ------------------------------------------------------------------------
+
+GD_TIME = 48  # ηt at the end
+GD = RunConfig(
+    dataset="cifar10",
+    examples=2000,
+    network="6cnn",
+    lr=0.04,
+    steps=1200,
+    probe=500,
+    test_examples=2000,
+    measures={  # type: ignore[arg-type]
+        "impurity": every(1200),
+        "norms": every(1200),
+        "curvature": every(1200, 5),
+        "accuracy": every(1200, 15),
+        "theorem_2": every(1200, 100),
+        "logit_spectrum": every(1200, 50),
+        "algorithm_2": every(1200, 600),
+        "alignment": every(1200, 25),
+        "clusters": every(1200, 50),
+        "eigenvector_images": every(1200, 100),
+        "spectrum": every(1200, 600, start=600),
+        "trajectory": every(500),
+    },
+)
+GD_PAPER = GD.replace(
+    examples=50_000,
+    steps=6000,
+    probe=2500,
+    test_examples=10_000,
+    measures={
+        "impurity": every(6000),
+        "norms": every(6000),
+        "curvature": every(6000),
+        "accuracy": every(6000, 25),
+        "theorem_2": every(6000, 250),
+        "logit_spectrum": every(6000, 100),
+        "algorithm_2": every(6000, 1000),
+        "alignment": every(6000, 25),
+        "clusters": every(6000, 100),
+        "eigenvector_images": every(6000, 250),
+        "spectrum": every(6000, 1000),
+        "trajectory": every(500),
+    },
+)
+
+
+def _gd(lr: float) -> RunConfig:
+    steps = round(GD_TIME / lr)
+    measures = {
+        "impurity": every(steps, 2),
+        "curvature": every(steps, round(0.4 / lr)),
+        "accuracy": every(steps, round(0.6 / lr)),
+    }
+    return GD.replace(lr=lr, steps=steps, measures=measures)
+
+
+def _gd_paper(lr: float) -> RunConfig:
+    measures = {"impurity": every(6000), "curvature": every(6000), "accuracy": every(6000, 25)}
+    return GD_PAPER.replace(lr=lr, measures=measures)
+
+
+GD_BY_LR = (_gd(0.02), GD, _gd(0.08))
+GD_BY_LR_PAPER = (_gd_paper(0.02), GD_PAPER, _gd_paper(0.08))
+
+
+# -- mini-batches ----------------------------------------------------------------------------------
+
+
+def _sgd(
+    network: str,
+    lr: float,
+    batch_size: int | None,
+    steps: int,
+    curvature: int,
+    *,
+    dataset: str = "cifar10",
+    examples: int = 5000,
+    probe: int = 250,
+    test_examples: int = 1000,
+    accuracy: int = 0,
+) -> RunConfig:
+    """A run that is followed by its curvature and impurity every ``curvature`` steps."""
+    return RunConfig(
+        dataset=dataset,
+        examples=examples,
+        network=network,
+        lr=lr,
+        steps=steps,
+        batch_size=batch_size,
+        probe=probe,
+        test_examples=test_examples,
+        measures={  # type: ignore[arg-type]
+            "impurity": every(steps, curvature),
+            "curvature": every(steps, curvature),
+            "accuracy": every(steps, accuracy or 4 * curvature),
+        },
+    )
+
+
+def _sgd_paper(
+    network: str, lr: float, batch_size: int | None, steps: int, dataset: str = "cifar10"
+) -> RunConfig:
+    return _sgd(
+        network,
+        lr,
+        batch_size,
+        steps,
+        max(1, steps // 2000),
+        dataset=dataset,
+        examples=50_000,
+        probe=2500,
+        test_examples=10_000,
+    )
+
+
+SGD_STEPS = 1700
+SGD_WINDOWS = [(0, 201, 1), (1000, 1201, 1), (1500, 1701, 1)]
+SGD = RunConfig(
+    dataset="cifar10",
+    examples=50_000,
+    network="6cnn",
+    lr=0.04,
+    steps=SGD_STEPS,
+    batch_size=128,
+    probe=250,
+    test_examples=2000,
+    measures={  # type: ignore[arg-type]
+        "impurity": every(SGD_STEPS, 5),
+        "curvature": SGD_WINDOWS,
+        "accuracy": every(SGD_STEPS, 50),
+    },
+)
+SGD_PAPER = SGD.replace(probe=2500, test_examples=10_000)
+
+SGD_TIME = 40  # ηt at the end of the comparison over η
+SGD_BY_LR = tuple(
+    _sgd("6cnn", lr, 128, round(SGD_TIME / lr), round(0.5 / lr), examples=2000)
+    for lr in (0.01, 0.02, 0.03)
+)
+SGD_BY_LR_PAPER = tuple(_sgd_paper("6cnn", lr, 128, 20_000) for lr in (0.01, 0.02, 0.03))
+SGD_BY_BATCH = tuple(_sgd("6cnn", 0.04, batch, 500, 10) for batch in (512, 128, 32))
+SGD_BY_BATCH_PAPER = tuple(_sgd_paper("6cnn", 0.04, batch, 500) for batch in (512, 128, 32))
+RESNET = _sgd("resnet20", 0.04, 128, 1000, 10)
+RESNET_PAPER = _sgd_paper("resnet20", 0.04, 128, 1000)
+
+# -- perceptrons -----------------------------------------------------------------------------------
+
+
+
+def _mnist(lr: float, **more: list[Window]) -> RunConfig:
+    return RunConfig(
+        dataset="mnist",
+        examples=60_000,
+        network="3fcn_mnist",
+        lr=lr,
+        steps=1000,
+        chunk=5000,
+        probe=3000,
+        test_examples=10_000,
+        measures={  # type: ignore[arg-type]
+            "impurity": every(1000, 5),
+            "curvature": every(1000, 5),
+            "accuracy": every(1000, 20),
+            **more,
+        },
+    )
+
+
+MNIST = _mnist(0.04, trajectory=every(500))
+MNIST_PAPER = _mnist(0.04, trajectory=every(1000))
+MNIST_BY_LR = (_mnist(0.02), MNIST, _mnist(0.08))
+MNIST_BY_LR_PAPER = (_mnist(0.02), MNIST_PAPER, _mnist(0.08))
+SQUARED = RunConfig(
+    dataset="cifar10",
+    examples=2000,
+    network="3fcn_cifar",
+    lr=0.04,
+    steps=8000,
+    loss="squared",
+    chunk=1000,
+    probe=500,
+    test_examples=2000,
+    measures={  # type: ignore[arg-type]
+        "curvature": every(8000, 20),
+        "accuracy": every(8000, 100),
+        "theorem_2": every(8000, 1000),
+    },
+)
+SQUARED_PAPER = SQUARED.replace(
+    examples=50_000,
+    steps=80_000,
+    chunk=5000,
+    probe=2500,
+    test_examples=10_000,
+    measures={
+        "curvature": every(80_000, 40),
+        "accuracy": every(80_000, 400),
+        "theorem_2": every(80_000, 4000),
+    },
+)
+
+GD_SETTING = "CIFAR-10, 6CNN, gradient descent on 50,000 images, η = 0.04"
+
+FIGURES: Mapping[str, Figure] = {
+    "thm2": Figure(
+        "Theorem 2 along a run: ‖G‖ = ⟨λ*‖J‖²⟩ ≤ ⟨λ^(1)‖J‖²⟩",
+        "a theorem; the paper does not measure it",
+        (GD,),
+        (GD_PAPER,),
+    ),
+    "alg2": Figure(
+        "Algorithm 2 beside the exact norm of the mean Jacobian",
+        "an algorithm; the paper states no tolerance",
+        (GD,),
+        (GD_PAPER,),
+    ),
+    "fig02": Figure(
+        "Evolution of the impurity",
+        "CIFAR-10, 6CNN, full-batch gradient descent on 50,000 images, η = 0.04",
+        (GD,),
+        (GD_PAPER,),
+    ),
+    "fig03": Figure(
+        "Sharpness and Jacobian norm oscillate together",
+        "CIFAR-10, η = 0.04, |B| = 128, network unstated; sharpness on 5–25% of the training set",
+        (SGD,),
+        (SGD_PAPER,),
+    ),
+    "fig04": Figure(
+        "The path of full-batch gradient descent",
+        "CIFAR-10, 6CNN, gradient descent on 50,000 images, η = 0.04 assumed; 500 steps, enlarged "
+        "from 100 to 300",
+        (GD,),
+        (GD_PAPER,),
+    ),
+    "fig05": Figure(
+        "Three phases of the Jacobian norm",
+        "CIFAR-10, network unstated; sharpness on 5–25% of the training set",
+        (GD,),
+        (GD_PAPER,),
+    ),
+    "fig06": Figure(
+        "Learning rate and the plateau",
+        "CIFAR-10, left: 6CNN, |B| = 128, η = 0.01, 0.02, 0.03; right: VGG, η = 0.01, |B| = 128, "
+        "64, 32; curves smoothed",
+        SGD_BY_LR,
+        SGD_BY_LR_PAPER,
+        seeds=3,
+    ),
+    "fig08": Figure("The scaled eigenvectors of M", GD_SETTING, (GD,), (GD_PAPER,)),
+    "fig09": Figure("Clusters of curvature directions", GD_SETTING, (GD,), (GD_PAPER,)),
+    "fig10": Figure("Alignment of gradients and curvature", GD_SETTING, (GD,), (GD_PAPER,)),
+    "fig11": Figure(
+        "Images of the eigenvectors of M under J", "unstated; 6CNN here", (GD,), (GD_PAPER,)
+    ),
+    "fig12": Figure("Norms during training", f"{GD_SETTING}, every 10 steps", (GD,), (GD_PAPER,)),
+    "fig13": Figure(
+        "Norms during the first 100 steps", f"{GD_SETTING}, every step", (GD,), (GD_PAPER,)
+    ),
+    "fig14": Figure("Norms of the layers", f"{GD_SETTING}, every 10 steps", (GD,), (GD_PAPER,)),
+    "fig15": Figure(
+        "Sharpness against impurity times Jacobian norm: 6CNN, gradient descent",
+        "CIFAR-10, 6CNN, gradient descent on 50,000 images, η = 0.02, 0.04, 0.08",
+        GD_BY_LR,
+        GD_BY_LR_PAPER,
+    ),
+    "fig17": Figure(
+        "Sharpness against impurity times Jacobian norm: ResNet-20",
+        "CIFAR-10, ResNet-20, |B| = 128, η = 0.04, steps 0 to 1000",
+        (RESNET,),
+        (RESNET_PAPER,),
+        seeds=3,
+    ),
+    "fig18": Figure(
+        "Sharpness against impurity times Jacobian norm: 6CNN, mini-batches",
+        "CIFAR-10, 6CNN, η = 0.04, |B| = 512, 128, 32, steps 0 to 500",
+        SGD_BY_BATCH,
+        SGD_BY_BATCH_PAPER,
+        seeds=3,
+    ),
+    "fig21": Figure(
+        "Sharpness against impurity times Jacobian norm: 3FCN on MNIST",
+        "MNIST, 3FCN, gradient descent on 60,000 images, η = 0.02, 0.04, 0.08",
+        MNIST_BY_LR,
+        MNIST_BY_LR_PAPER,
+    ),
+    "fig23": Figure(
+        "Evolution for several learning rates: 6CNN, gradient descent",
+        "CIFAR-10, 6CNN, gradient descent on 50,000 images, η = 0.02, 0.04, 0.08",
+        GD_BY_LR,
+        GD_BY_LR_PAPER,
+    ),
+    "fig27": Figure(
+        "The scaled eigenvectors of M at six steps",
+        f"{GD_SETTING}; steps 100, 500, 1000, 2000, 4000, 6000",
+        (GD,),
+        (GD_PAPER,),
+    ),
+    "fig28": Figure(
+        "Cosines of the class means at six steps",
+        f"{GD_SETTING}; steps 500, 1000, 1500, 2000, 3000, 4000",
+        (GD,),
+        (GD_PAPER,),
+    ),
+    "fig29": Figure("Mean resultant lengths during training", GD_SETTING, (GD,), (GD_PAPER,)),
+    "fig30": Figure("Pairs of opposed classes", f"{GD_SETTING}; step 1000", (GD,), (GD_PAPER,)),
+    "fig32": Figure(
+        "The squared loss",
+        "network unstated, η unstated; 80,000 steps",
+        (SQUARED,),
+        (SQUARED_PAPER,),
+        seeds=3,
+    ),
+}
