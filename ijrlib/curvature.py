@@ -2,7 +2,7 @@
 
 The pass that gives the loss and the gradient also gives the logits, and leaves the graphs from
 which products with H and ⟨J⟩ are cheap (:func:`ijrlib.operators.linearize`).  H itself is asked
-only a few times: the Gauss–Newton matrix of a sixth of the examples decides where to look
+only a few times: the Gauss–Newton matrix of a ninth of the examples decides where to look
 (:mod:`ijrlib.two_level`).  The examples are taken evenly in the order of ‖∂ℓ/∂z‖, so that those
 with curvature are represented however few they are.
 """
@@ -26,7 +26,7 @@ from ijrlib.operators import (
 )
 from ijrlib.spectra import Eigenpair, top_eigenpair
 
-SUBSET = 6
+SUBSET = 9
 """One in so many examples goes into the subset."""
 
 SMALLEST_SUBSET = 32

@@ -264,7 +264,7 @@ def alignment(state: State) -> Values:
     """How g_D, r and the examples' gradients lie to the directions m_x (Figures 10 and 31).
 
     Columns descent_cosine_mean, _q25, _q75: cos(−g_x, J_x q^(1)) over the probe, and _correct its
-    mean over the examples classified right (nan where none is).  subspace_alignment_gradient and
+    median over the examples classified right (nan where none is).  subspace_alignment_gradient and
     _top: AS(g_D) and AS(r), AS(v) = ‖P_S v‖/‖v‖ (Eq 33), S the span of the ⟨m⟩_{D_i} of the
     classes_present classes whose D_i has an example, all on the probe.  cos(g_D, r) is
     gradient_alignment of ``curvature``, whose r is taken where both are measured at one step.
@@ -276,13 +276,14 @@ def alignment(state: State) -> Values:
     y = state.probe[1]
     cosine = geometry.cosines(state.probe_grams, geometry.downhill(p, y), vectors[..., 0])
     quartiles = torch.quantile(cosine, torch.tensor([0.25, 0.75]).to(cosine))
+    right = cosine[p.argmax(1) == y]
     known = int(state.memory.get("top_step", torch.tensor(-1))) == state.step
     top = state.memory["top_vector"] if known else _curvature(state).starts.top
     return {
         "descent_cosine_mean": float(cosine.mean()),
         "descent_cosine_q25": float(quartiles[0]),
         "descent_cosine_q75": float(quartiles[1]),
-        "descent_cosine_correct": float(cosine[p.argmax(1) == y].mean()),
+        "descent_cosine_correct": float(right.quantile(0.5)) if len(right) else float("nan"),
         "classes_present": float(len(state.class_means)),
         "subspace_alignment_gradient": geometry.subspace_alignment(
             state.probe_gradient[1], state.class_means

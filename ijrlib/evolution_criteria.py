@@ -1,0 +1,387 @@
+"""Measuring functions behind the claims on how quantities evolve: Figures 4 to 6, 12 to 26 and 32.
+
+Thresholds and conventions as in :mod:`ijrlib.criteria`; phases as in :mod:`ijrlib.phases`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+
+from ijrlib import embedding, phases
+from ijrlib.criteria import (
+    FALL_FACTOR,
+    LEAST_CORRELATION,
+    RISE_FACTOR,
+    ROUNDING,
+    H,
+    J,
+    Measurement,
+    NotMeasured,
+    array,
+    correlation,
+    first,
+    rows,
+)
+from ijrlib.store import Run
+
+ONES = "jacobian_ones_sq"
+IMPURITY = "probe_impurity_mean"
+
+
+def of(runs: Sequence[Run], **fields: object) -> list[Run]:
+    """The runs whose configuration has the given fields."""
+    found = [r for r in runs if all(getattr(r.config, k) == v for k, v in fields.items())]
+    if not found:
+        raise NotMeasured(f"no run with {', '.join(f'{k} = {v}' for k, v in fields.items())}")
+    return found
+
+
+# -- Figures 4 and 26: the path --------------------------------------------------------------------
+
+STRAIGHT = 0.5
+ORTHOGONAL = 0.25
+AHEAD = 10
+
+
+def path_onset(runs: Sequence[Run]) -> Measurement:
+    """Median cosine of consecutive steps before and after ‖H‖ first reaches 2/η."""
+    run = first(runs)
+    cosines, onset = _path(run)
+    before, after = np.median(cosines[:onset]), np.median(cosines[onset:])
+    return Measurement(
+        f"median cosine {before:.2f} before step {onset}, {after:.2f} after it",
+        bool(before > STRAIGHT and after < 0),
+    )
+
+
+def path_orthogonal(runs: Sequence[Run]) -> Measurement:
+    """Median |cos| of a step with the displacement of the next ten, after the onset."""
+    run = first(runs)
+    _, onset = _path(run)
+    along = np.abs(embedding.direction_cosines(array(run, "trajectory_gram"), AHEAD)[onset:])
+    return Measurement(
+        f"median |cos| {np.median(along):.2f} after step {onset}", np.median(along) <= ORTHOGONAL
+    )
+
+
+def path_straight(runs: Sequence[Run]) -> Measurement:
+    """The least, over tenths of the path, of the median cosine of consecutive steps."""
+    cosines = embedding.step_cosines(array(first(runs), "trajectory_gram"))
+    medians = [float(np.median(part)) for part in np.array_split(cosines, 10)]
+    return Measurement(
+        f"median cosine {min(medians):.2f} to {max(medians):.2f} over the tenths of "
+        f"{len(cosines) + 2} steps",
+        min(medians) > STRAIGHT,
+    )
+
+
+def _path(run: Run) -> tuple[np.ndarray, int]:
+    """Cosines of consecutive steps, and the onset among them."""
+    gram = array(run, "trajectory_gram")
+    if not phases.reaches_threshold(run):
+        raise NotMeasured(f"{run.config.name}: ‖H‖ never reaches 2/η")
+    onset, steps = phases.onset(run), run.arrays["trajectory_gram.steps"]
+    if not steps[0] == 0 < onset < steps[-1] - AHEAD - 1 or len(steps) != steps[-1] + 1:
+        raise NotMeasured(f"{run.config.name}: its recorded path does not go past step {onset}")
+    return embedding.step_cosines(gram), onset
+
+
+# -- Figure 5: three phases ------------------------------------------------------------------------
+
+GENTLE = 4.0
+PLATEAU_FACTOR = 1.5
+MEDIAN_STEPS = 20
+SATURATED = 0.02
+
+
+def phase_1(runs: Sequence[Run]) -> Measurement:
+    """Slope of log‖⟨J⟩‖² before the onset against that of phase II."""
+    run = first(runs)
+    one, two, _ = _slopes(run)
+    return Measurement(
+        f"{_percent(one)} a step in phase I, {_percent(two)} in phase II", bool(one >= GENTLE * two)
+    )
+
+
+def phase_2(runs: Sequence[Run]) -> Measurement:
+    """The running median of ‖H‖ in phase II against 2/η, and the slopes of the three phases."""
+    run = first(runs)
+    start, stop = phases.active_period(run)
+    sharpness = phases.column(run, H)
+    every = int(np.median(np.diff(sharpness.index)))
+    smooth = sharpness.rolling(max(1, MEDIAN_STEPS // every), min_periods=1).median()
+    level = smooth[(smooth.index >= start + MEDIAN_STEPS) & (smooth.index <= stop)]
+    if level.empty:
+        raise NotMeasured(f"{run.config.name}: phase II is shorter than {MEDIAN_STEPS} steps")
+    ratio = level * run.config.lr / 2
+    one, two, three = _slopes(run)
+    steady = 1 / PLATEAU_FACTOR <= ratio.min() and ratio.max() <= PLATEAU_FACTOR
+    return Measurement(
+        f"‖H‖ from {ratio.min():.2f} to {ratio.max():.2f} × 2/η in steps {start} to {stop}; slopes "
+        f"{_percent(one)}, {_percent(two)}, {_percent(three)}",
+        bool(steady and two < min(one, three)),
+    )
+
+
+def phase_3(runs: Sequence[Run]) -> Measurement:
+    """Slope of log‖⟨J⟩‖² after the peak of ⟨λ^(1)⟩, and in its two halves."""
+    run = first(runs)
+    _, two, three = _slopes(run)
+    start = phases.peak(run)
+    middle = (start + run.config.steps) // 2
+    halves = _slope(run, start, middle), _slope(run, middle, run.config.steps)
+    return Measurement(
+        f"{_percent(three)} a step after the peak, {_percent(two)} before it; "
+        f"{_percent(halves[0])} and {_percent(halves[1])} in its halves",
+        bool(three > two and halves[1] > halves[0]),
+    )
+
+
+def late_sharpness(runs: Sequence[Run]) -> Measurement:
+    """The last ‖H‖ (median of twenty steps) against phase II, and test accuracy meanwhile."""
+    run = first(runs)
+    sharpness = phases.column(run, H)
+    last = float(sharpness[sharpness.index > run.config.steps - MEDIAN_STEPS].median())
+    level = plateau(run, H)
+    accuracy = phases.column(run, "test_accuracy")
+    late = accuracy[accuracy.index >= _falls_for_good(sharpness, FALL_FACTOR * level)]
+    lost = float(accuracy.max() - late.min()) if len(late) else float("nan")
+    return Measurement(
+        f"‖H‖ {last:.0f} at the end, {level:.0f} in phase II; test accuracy meanwhile up to "
+        f"{100 * lost:.1f} points below its maximum of {accuracy.max():.1%}",
+        bool(last <= FALL_FACTOR * level and lost <= SATURATED),
+    )
+
+
+def _falls_for_good(values: pd.Series, level: float) -> int:
+    """The first step from which on all values are at most ``level``; past the end if none is."""
+    above = values.index[values > level]
+    return int(above[-1]) + 1 if len(above) else int(values.index[0])
+
+
+def _slopes(run: Run) -> tuple[float, float, float]:
+    start, stop = phases.active_period(run)
+    return _slope(run, 0, start), _slope(run, start, stop), _slope(run, stop, run.config.steps)
+
+
+def _slope(run: Run, start: int, stop: int) -> float:
+    """Least-squares slope of log‖⟨J⟩‖² per step."""
+    values = phases.column(run, J)
+    part = values[(values.index >= start) & (values.index <= stop)]
+    if len(part) < 3 or (part <= 0).any():
+        raise NotMeasured(f"{run.config.name}: too few measurements in steps {start} to {stop}")
+    return float(np.polyfit(part.index, np.log(part), 1)[0])
+
+
+def _percent(slope: float) -> str:
+    return f"{100 * slope:+.2f}%".replace("-", "−")
+
+
+# -- Figures 6 and 22 to 25: plateaus --------------------------------------------------------------
+
+
+def plateau(run: Run, name: str) -> float:
+    """Median of a column over phase II."""
+    start, stop = phases.active_period(run)
+    values = phases.column(run, name)
+    part = values[(values.index >= start) & (values.index <= stop)]
+    if part.empty:
+        raise NotMeasured(f"{run.config.name}: no {name} in phase II")
+    return float(part.median())
+
+
+def ordered_plateaus(
+    runs: Sequence[Run], name: str, by: str, rising: bool, **fields: object
+) -> Measurement:
+    """Whether the plateaus of a column are ordered by a field of the configuration, every run of
+    one value below every run of the next: a gap beyond the spread over seeds.
+
+    Args:
+        by: "lr" or "batch_size" (None, the full batch, is the largest).
+        rising: whether the plateau is to rise with the field.
+        fields: of the configurations that are compared.
+    """
+    return ordered(of(runs, **fields), by, rising, lambda run: plateau(run, name))
+
+
+def ordered(
+    runs: Sequence[Run], by: str, rising: bool, value: Callable[[Run], float]
+) -> Measurement:
+    """:func:`ordered_plateaus` for any number of a run."""
+    groups: dict[float, list[float]] = {}
+    for run in runs:
+        key = getattr(run.config, by)
+        groups.setdefault(float("inf") if key is None else key, []).append(value(run))
+    if len(groups) < 2:
+        raise NotMeasured(f"runs of one {by} only")
+    if min(map(len, groups.values())) < 2:
+        raise NotMeasured("one seed only: its spread is unknown")
+    keys = sorted(groups, reverse=not rising)
+    holds = all(max(groups[a]) < min(groups[b]) for a, b in pairwise(keys))
+    symbol = {"lr": "η", "batch_size": "B"}[by]
+    text = "; ".join(
+        f"{symbol} = {'full' if k == float('inf') else f'{k:g}'}: "
+        f"{_range(min(groups[k]), max(groups[k]))}"
+        for k in sorted(groups)
+    )
+    return Measurement(f"{text} ({min(map(len, groups.values()))} seeds)", holds)
+
+
+def _range(low: float, high: float) -> str:
+    return f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
+
+
+def impurity_arch(runs: Sequence[Run], **fields: object) -> Measurement:
+    """Rise and fall of ⟨λ^(1)⟩ as in Figure 2, in every run."""
+    shapes = []
+    for run in of(runs, **fields):
+        impurity = phases.column(run, "impurity_mean")
+        top = impurity.max()
+        shapes.append((top / impurity.iloc[0], impurity.iloc[-1] / top))
+    rise, fall = min(s[0] for s in shapes), max(s[1] for s in shapes)
+    return Measurement(
+        f"rises by at least × {rise:.2f}, falls to at most × {fall:.2f} of its peak, "
+        f"{len(shapes)} runs",
+        rise >= RISE_FACTOR and fall <= FALL_FACTOR,
+    )
+
+
+# -- Figures 12 to 14: norms -----------------------------------------------------------------------
+
+MONOTONE = 0.9
+
+
+def grows(runs: Sequence[Run], name: str, until: int | None = None) -> Measurement:
+    """A column at the end against the start, and its rank correlation with the step."""
+    values = phases.column(first(runs), name)
+    if until is not None:
+        values = values[values.index <= until]
+    if len(values) < 4:
+        raise NotMeasured(f"{name} was measured at {len(values)} step(s)")
+    rank = float(pd.Series(values.index).corr(pd.Series(values.to_numpy()), method="spearman"))
+    return Measurement(
+        f"from {values.iloc[0]:.3g} to {values.iloc[-1]:.3g}, rank correlation {rank:.2f}",
+        bool(values.iloc[-1] > values.iloc[0] and rank >= MONOTONE),
+    )
+
+
+def layers_grow(runs: Sequence[Run]) -> Measurement:
+    """The norm of each layer's weights at the end against the start."""
+    norms = array(first(runs), "layer_norms")
+    ratio = norms[-1] / norms[0]
+    text = ", ".join(f"{r:.2f}" for r in ratio)
+    return Measurement(f"the layers grow by × {text}", bool(ratio.min() > 1))
+
+
+# -- Figures 15 to 21 and 32: the relation ---------------------------------------------------------
+
+RATIO_FACTOR = 2.0
+RATIO_SHARE = 0.9
+
+
+def relation(run: Run) -> pd.DataFrame:
+    """‖H‖ and ⟨λ^(1)⟩‖⟨J⟩1̂‖² (for the squared loss ‖⟨J⟩‖²), all on the probe, at the steps where
+    both are positive: columns step, sharpness, predictor."""
+    squared = run.config.loss == "squared"
+    frame = rows(run, H, J) if squared else rows(run, H, ONES, IMPURITY)
+    predictor = frame[J] if squared else frame[ONES] * frame[IMPURITY]
+    out = pd.DataFrame({"step": frame["step"], H: frame[H], "predictor": predictor})
+    out = out[(out[H] > 0) & (out["predictor"] > 0)]
+    if len(out) < 4:
+        raise NotMeasured(f"{run.config.name}: {len(out)} usable step(s)")
+    return out
+
+
+def ratio(run: Run) -> np.ndarray:
+    """‖H‖ over its predictor, at every measured step."""
+    frame = relation(run)
+    return (frame[H] / frame["predictor"]).to_numpy()
+
+
+def _each(runs: Sequence[Run]) -> Sequence[Run]:
+    first(runs)
+    return runs
+
+
+def relation_correlation(runs: Sequence[Run]) -> Measurement:
+    """Correlation of the logarithms of ‖H‖ and its predictor, the least over the runs."""
+    values = [correlation(*_logs(run)) for run in _each(runs)]
+    return Measurement(
+        f"r = {_range(min(values), max(values))} in {len(values)} run(s)",
+        min(values) >= LEAST_CORRELATION,
+    )
+
+
+def relation_proportional(runs: Sequence[Run]) -> Measurement:
+    """Share of the steps at which the ratio is within a factor 2 of its median, the least over the
+    runs."""
+    shares, extremes = [], []
+    for run in _each(runs):
+        relative = ratio(run) / np.median(ratio(run))
+        inside = (relative >= 1 / RATIO_FACTOR) & (relative <= RATIO_FACTOR)
+        shares.append(float(inside.mean()))
+        extremes.append((float(relative.min()), float(relative.max())))
+    worst = extremes[int(np.argmin(shares))]
+    return Measurement(
+        f"within it at {min(shares):.0%} of the steps of the worst run, where it is "
+        f"{worst[0]:.2g} to {worst[1]:.2g} times its median",
+        min(shares) >= RATIO_SHARE,
+    )
+
+
+def relation_squared(runs: Sequence[Run]) -> Measurement:
+    """Both criteria of the relation at once, for the squared loss."""
+    one, two = relation_correlation(runs), relation_proportional(runs)
+    return Measurement(f"{one.value}; {two.value}", one.holds and two.holds)
+
+
+def _logs(run: Run) -> tuple[np.ndarray, np.ndarray]:
+    frame = relation(run)
+    return np.log(frame[H].to_numpy()), np.log(frame["predictor"].to_numpy())
+
+
+def constant_by_batch(runs: Sequence[Run]) -> Measurement:
+    """Median ratio against the batch size: larger for a smaller one, beyond the spread."""
+    return ordered(_each(runs), "batch_size", False, lambda run: float(np.median(ratio(run))))
+
+
+def below_threshold(runs: Sequence[Run]) -> Measurement:
+    """The largest ‖H‖ of each run against its 2/η."""
+    highest = {r.config.lr: phases.column(r, H).max() * r.config.lr / 2 for r in _each(runs)}
+    text = ", ".join(f"{value:.2f} (η = {lr:g})" for lr, value in sorted(highest.items()))
+    return Measurement(f"largest ‖H‖ over 2/η: {text}", max(highest.values()) < 1)
+
+
+def impurity_falls_first(runs: Sequence[Run]) -> Measurement:
+    """⟨λ^(1)⟩ at the step of the largest ‖H‖, as a share of its peak before."""
+    shares = {}
+    for run in _each(runs):
+        top = int(phases.column(run, H).idxmax())
+        impurity = phases.column(run, "impurity_mean")
+        until = impurity[impurity.index <= top]
+        if until.empty:
+            raise NotMeasured(f"{run.config.name}: ‖H‖ is largest at step {top}, the first one")
+        shares[run.config.lr] = float(until.iloc[-1] / until.max())
+    text = ", ".join(f"{value:.2f} (η = {lr:g})" for lr, value in sorted(shares.items()))
+    return Measurement(
+        f"⟨λ⁽¹⁾⟩ at the largest ‖H‖, over its peak before: {text}",
+        max(shares.values()) <= FALL_FACTOR,
+    )
+
+
+def squared_bound(runs: Sequence[Run]) -> Measurement:
+    """‖G‖ ≤ ⟨‖J‖²⟩ at every measured step of a run with the squared loss."""
+    (run, *_) = of(runs, loss="squared")
+    frame = rows(run, "gauss_newton_norm", "theorem_2_bound")
+    bound = array(run, "lambda_1")
+    if not np.array_equal(bound, np.ones_like(bound)):
+        raise NotMeasured(f"{run.config.name}: λ⁽¹⁾ is not 1 everywhere, as M = I has it")
+    over = frame["theorem_2_bound"] / frame["gauss_newton_norm"]
+    return Measurement(
+        f"the bound is {over.min():.2f} to {over.max():.2f} times ‖G‖ over {len(frame)} steps",
+        bool(over.min() >= 1 - ROUNDING),
+    )
