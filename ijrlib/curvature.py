@@ -27,14 +27,17 @@ from ijrlib.operators import (
 from ijrlib.spectra import Eigenpair, top_eigenpair
 
 SUBSET = 9
-"""One in so many examples goes into the subset."""
+"""One in so many examples goes into the subset, or more:"""
 
-SMALLEST_SUBSET = 32
-"""With fewer examples in the subset, H is asked alone (Lanczos)."""
+SMALLEST_SUBSET = 64
+"""a smaller subset leads astray.  With less than twice as many examples, H is asked alone
+(Lanczos)."""
 
 RTOL = 4e-3
 """Estimated relative error of the sharpness, and of ‖⟨J⟩‖², at which to stop; how far the true
-error along training at the edge of stability is from it shows the chapter "Benchmarks"."""
+error along training at the edge of stability is from it shows the chapter "Benchmarks".  Where the
+largest eigenvalues lie within a few percent of each other the estimate can be too low, and only the
+reported residual bounds the error."""
 
 LANCZOS_RESIDUAL = 2e-2
 """Relative residual of the sharpness' eigenvector where H is asked alone; the eigenvalue's error is
@@ -142,13 +145,15 @@ def measure(
 
 
 def _subset(linear: Linearization) -> Linearization | None:
-    """The same model on every ``SUBSET``-th example in the order of ‖∂ℓ/∂z‖."""
+    """The same model on examples taken evenly in the order of ‖∂ℓ/∂z‖; None for too few of them."""
     assert linear.hessian.problem is not None
     model, loss, pairs = linear.hessian.problem
     size = linear.logit_gradients.norm(dim=1)
-    chosen = size.argsort(descending=True, stable=True)[::SUBSET]
-    if len(chosen) < SMALLEST_SUBSET:
+    if len(size) < 2 * SMALLEST_SUBSET:
         return None
+    count = max(len(size) // SUBSET, SMALLEST_SUBSET)
+    places = torch.linspace(0, len(size) - 1, count, dtype=torch.float64).round().long()
+    chosen = size.argsort(descending=True, stable=True)[places.to(size.device)]
     taken = torch.zeros(len(size), dtype=torch.bool, device=size.device)
     taken[chosen] = True
     masks = taken.split([len(y) for _, y in pairs])

@@ -7,7 +7,7 @@ import torch
 from ijrlib import curvature as room
 from ijrlib.operators import LOSSES, linearize
 
-LARGE = 200
+LARGE = 3 * room.SMALLEST_SUBSET
 """Examples enough for a subset; with fewer, H is asked alone."""
 
 
@@ -48,6 +48,18 @@ def test_sharpness_jacobian_and_gradient_are_those_of_the_dense_matrices(kind, l
     else:
         tops = torch.linalg.eigvalsh(dense.logit_hessians(loss, z))[:, -1]
         assert found.impurity == pytest.approx(float(tops.mean()), rel=1e-12)
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_where_the_top_of_the_spectrum_is_flat_the_residual_bounds_the_error(warm):
+    """Isotropic inputs of a linear model; the estimate of the error is too low there."""
+    count = 9 * room.SMALLEST_SUBSET
+    model, x, y, found = measured("linear", "cross_entropy", count)
+    if warm:
+        *_, found = measured("linear", "cross_entropy", count, previous=found)
+    values = torch.linalg.eigvalsh(dense.hessian(model, "cross_entropy", x, y))
+    assert 1 - values[-2] / values[-1] < 0.05
+    assert 0 <= float(values[-1]) - found.top.value <= found.top.residual * found.top.value
 
 
 def test_the_logit_gradients_are_those_of_each_example():
