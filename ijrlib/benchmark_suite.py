@@ -71,6 +71,7 @@ def run(
     machine.keep_freed_memory()
     workload = Workload(FULL, target, repeats, say)
     created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    version = machine.code_version()  # of the code that is loaded, not of what a long run ends with
     entries, spent = [], {}
     for name in names or BENCHMARKS:
         say(f"benchmark: {name}")
@@ -82,7 +83,7 @@ def run(
     provenance = {
         "machine": gpu or processor,
         "created": created,
-        **machine.code_version(),
+        **version,
         "processor": processor,
         "gpu": gpu,
         "threads": torch.get_num_threads(),

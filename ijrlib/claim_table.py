@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from ijrlib import criteria as c
+from ijrlib import evolution_criteria as e
 from ijrlib import live_checks as live
+from ijrlib import subspace_criteria as s
 from ijrlib.store import Run
 
 
@@ -44,6 +46,13 @@ class Claim:
 def _claim(id: str, statement: str, criterion: str, reason: str, **more) -> Claim:
     figure = more.pop("figure", id.split("-")[0])
     return Claim(id, figure, statement, criterion, reason, **more)
+
+
+def on(
+    measure: Callable[[Sequence[Run]], c.Measurement], runs: Sequence[Run], **fields: object
+) -> c.Measurement:
+    """A measuring function on those runs whose configuration has the given fields."""
+    return measure(e.of(runs, **fields))
 
 
 def _ten(power: float) -> str:
@@ -192,6 +201,7 @@ THEORY = [
         "‖G‖",
         "it is proved, so only rounding may be forgiven",
         figure="fig32",
+        measure=e.squared_bound,
     ),
     _claim(
         "eq10-gauss-newton",
@@ -381,6 +391,7 @@ PHASES = [
         "steps that agree make a path, steps that oppose each other an oscillation; 0 parts the "
         "two",
         printed="about step 100",
+        measure=e.path_onset,
     ),
     _claim(
         "fig04-orthogonal",
@@ -388,24 +399,28 @@ PHASES = [
         "after the onset, median |cos| of a step with the displacement of the next ten steps ≤ "
         "0.25",
         "then less than a sixteenth of a step's squared length lies along the way ahead",
+        measure=e.path_orthogonal,
     ),
     _claim(
         "fig26-vgg",
         "VGG shows the same oscillation.",
         "the two criteria of Figure 4",
         "the claim is the same for another network",
+        measure=partial(on, e.path_like_figure_4, network="vgg"),
     ),
     _claim(
         "fig26-3fcn-mnist",
         "3FCN-MNIST, which never reaches 2/η, does not oscillate.",
         "median cosine of consecutive steps above 0.5 all through",
         "the same line as before the onset in Figure 4",
+        measure=partial(on, e.path_straight, network="3fcn_mnist"),
     ),
     _claim(
         "fig05-phase-1",
         "Phase I: ‖⟨J⟩‖² grows rapidly until ‖H‖ reaches the threshold.",
         "slope of log‖⟨J⟩‖² before ‖H‖ first reaches 2/η at least 4 × that of phase II",
         "a slope a quarter as steep is gentle next to a rapid one",
+        measure=e.phase_1,
     ),
     _claim(
         "fig05-phase-2",
@@ -414,6 +429,7 @@ PHASES = [
         "‖H‖ stays within a factor 1.5 of 2/η (median over twenty steps), slope below both "
         "neighbours'",
         "gentle means gentler than before and after",
+        measure=e.phase_2,
     ),
     _claim(
         "fig05-phase-3",
@@ -421,48 +437,56 @@ PHASES = [
         "slope of log‖⟨J⟩‖² after the peak of ⟨λ⁽¹⁾⟩ exceeds phase II's; its second half exceeds "
         "its first",
         "ever steeper on a log scale is a convex log‖⟨J⟩‖²",
+        measure=e.phase_3,
     ),
     _claim(
         "fig05-late-sharpness",
         "Late in training ‖H‖ falls while the test accuracy is saturated.",
         "last ‖H‖ at most half its plateau, test accuracy meanwhile within 2 points of its maximum",
         "half is a fall beyond oscillation, two points are the noise of a test set of 10,000",
+        measure=e.late_sharpness,
     ),
     _claim(
         "fig06-lr-sharpness",
         "A larger η gives a lower plateau of ‖H‖.",
         "median ‖H‖ in phase II ordered against η, gaps beyond the spread over seeds",
         "an ordering inside the spread would be chance",
+        measure=partial(e.ordered_plateaus, name=c.H, by="lr", rising=False, network="6cnn"),
     ),
     _claim(
         "fig06-lr-jacobian",
         "A larger η gives a smaller ‖⟨J⟩‖² in phase II.",
         "median ‖⟨J⟩‖² in phase II ordered against η, gaps beyond the spread over seeds",
         "an ordering inside the spread would be chance",
+        measure=partial(e.ordered_plateaus, name=c.J, by="lr", rising=False, network="6cnn"),
     ),
     _claim(
         "fig06-lr-impurity",
         "⟨λ⁽¹⁾⟩ is ∩-shaped for every η.",
         "the criteria fig02-rise and fig02-fall for every η",
         "the claim is that of Figure 2",
+        measure=partial(e.impurity_arch, network="6cnn"),
     ),
     _claim(
         "fig06-batch-sharpness",
         "A smaller B gives a lower plateau of ‖H‖.",
         "median ‖H‖ in phase II ordered with B, gaps beyond the spread over seeds",
         "an ordering inside the spread would be chance",
+        measure=partial(e.ordered_plateaus, name=c.H, by="batch_size", rising=True, network="vgg"),
     ),
     _claim(
         "fig06-batch-jacobian",
         "A smaller B gives a smaller ‖⟨J⟩‖² in phase II.",
         "median ‖⟨J⟩‖² in phase II ordered with B, gaps beyond the spread over seeds",
         "an ordering inside the spread would be chance",
+        measure=partial(e.ordered_plateaus, name=c.J, by="batch_size", rising=True, network="vgg"),
     ),
     _claim(
         "fig06-batch-impurity",
         "⟨λ⁽¹⁾⟩ is ∩-shaped for every B.",
         "the criteria fig02-rise and fig02-fall for every B",
         "the claim is that of Figure 2",
+        measure=partial(e.impurity_arch, network="vgg"),
     ),
     _claim(
         "fig07-cifar10",
@@ -495,12 +519,14 @@ SUBSPACE = [
         "Column i of ⟨QΛ^½⟩ is dominated by its entries at (i) and (i + 1).",
         "these two hold more than half of the squared mass of every column with λ⁽ⁱ⁾ > 0",
         "more than half is dominance, and two entries of ten would hold a fifth by chance",
+        measure=s.two_entries,
     ),
     _claim(
         "fig08-signs",
         "The entry at (i) is positive, the one at (i + 1) negative.",
         "for every column but the last",
         "Eq 30 makes it so for a single example, and a mean of one sign keeps it",
+        measure=s.signs,
     ),
     _claim(
         "fig08-last-column",
@@ -508,6 +534,7 @@ SUBSPACE = [
         "its largest entry at most 1e-3",
         "the paper prints two decimals; this is rounding of √λ in float32",
         printed="0.00",
+        measure=s.last_column,
     ),
     _claim(
         "fig08-diagonal",
@@ -515,6 +542,7 @@ SUBSPACE = [
         "every entry within 0.05 of the printed one at the step of the same phase",
         "the spread between neighbouring printed entries is about that much",
         printed=".44 .25 .17 .13 .09 .07 .05 .04 .02",
+        measure=partial(s.printed_entries, offset=0),
     ),
     _claim(
         "fig08-subdiagonal",
@@ -522,6 +550,7 @@ SUBSPACE = [
         "every entry within 0.05 of the printed one at the step of the same phase",
         "the spread between neighbouring printed entries is about that much",
         printed="−.27 −.23 −.18 −.16 −.13 −.12 −.09 −.08 −.06",
+        measure=partial(s.printed_entries, offset=-1),
     ),
     _claim(
         "fig27-dominance",
@@ -529,12 +558,14 @@ SUBSPACE = [
         "share of the first column in the squared mass of ⟨QΛ^½⟩ grows from each named step to "
         "the next",
         "more and more is monotone over the steps the paper shows",
+        measure=s.dominance_grows,
     ),
     _claim(
         "fig09-clusters",
         "The directions m_x cluster by the most probable class.",
         "mean cosine within a class exceeds that between classes for every pair of classes",
         "without clusters the two would agree",
+        measure=s.clusters,
     ),
     _claim(
         "fig09-mrl",
@@ -542,12 +573,14 @@ SUBSPACE = [
         "ρ of dog and of automobile within 0.15 of the printed value at the step of the same phase",
         f"{RANDOM_DIRECTIONS}, below 0.1 here, so the printed values are met or clearly missed",
         printed="ρ = .53 (dog), .55 (automobile)",
+        measure=s.printed_lengths,
     ),
     _claim(
         "fig09-orthogonal",
         "The class means are mostly orthogonal.",
         "median |cos| over the pairs at most 0.2",
         "the largest value that the paper calls an exception is .19",
+        measure=s.means_orthogonal,
     ),
     _claim(
         "fig09-negative-pairs",
@@ -556,18 +589,21 @@ SUBSPACE = [
         "negative",
         "signs and order survive a change of scale, two decimals do not",
         printed="automobile–truck −.51, cat–dog −.32; cat–frog, deer–horse, ship–truck −.19",
+        measure=s.negative_pairs,
     ),
     _claim(
         "fig28-orthogonal",
         "The class means stay mostly orthogonal, some pairs negative, all through training.",
         "the criterion of fig09-orthogonal and a negative smallest cosine at every named step",
         "the claim is that of Figure 9 at more steps",
+        measure=s.means_orthogonal_throughout,
     ),
     _claim(
         "fig29-concentrated",
         "ρ of each D_i stays well above that of random directions; undefined while D_i is empty.",
         "ρ ≥ 3/√|D_i| for every class with at least 20 examples at every measured step",
         f"{RANDOM_DIRECTIONS}; three times that is beyond chance",
+        measure=s.concentrated,
     ),
     _claim(
         "fig30-pairs",
@@ -575,6 +611,7 @@ SUBSPACE = [
         "in each pair, more than 90% of examples have a larger projection on their own class's "
         "mean",
         "a picture of two separate clouds has few strays",
+        measure=s.pairs_separate,
     ),
     _claim(
         "fig10-gradient-top-eigenvector",
@@ -583,6 +620,7 @@ SUBSPACE = [
         "median |cos(g_D, r)| at least 100/√m",
         "random directions in R^m have |cos| near 1/√m; two orders of magnitude are far better",
         printed="random about 1e-3",
+        measure=s.gradient_and_top,
     ),
     _claim(
         "fig10-example-gradient",
@@ -590,18 +628,21 @@ SUBSPACE = [
         "median over right examples at least 0.9",
         "0.9 leaves less than a fifth of the squared length to other directions",
         printed="near 1",
+        measure=s.example_gradient,
     ),
     _claim(
         "fig10-subspace-gradient",
         "g_D mostly lies in the span S of the class means.",
         "median AS(g_D) ≥ 0.71 once no class is empty",
         "AS² ≥ ½ is the larger part of the squared length",
+        measure=partial(s.in_subspace, which="gradient"),
     ),
     _claim(
         "fig10-subspace-eigenvector",
         "r mostly lies in the span S of the class means.",
         "median AS(r) ≥ 0.71 once no class is empty",
         "AS² ≥ ½ is the larger part of the squared length",
+        measure=partial(s.in_subspace, which="top"),
     ),
     _claim(
         "eq32-outliers",
@@ -609,12 +650,14 @@ SUBSPACE = [
         "the between-class term holds more than half of ‖G‖",
         "the within-class covariance is weak where it holds the smaller part",
         figure="fig10",
+        measure=s.between_classes,
     ),
     _claim(
         "fig31-gradient-top-eigenvector",
         "For VGG, too, g_D is aligned with r.",
         "the criterion of fig10-gradient-top-eigenvector",
         "the claim is the same for another network",
+        measure=s.gradient_and_top,
     ),
     _claim(
         "fig31-subspace",
@@ -622,18 +665,21 @@ SUBSPACE = [
         "the criteria of fig10-subspace-gradient and fig10-subspace-eigenvector",
         "the claim is the same for another network",
         printed="undefined for steps 0–800",
+        measure=s.both_in_subspace,
     ),
     _claim(
         "fig11-norms",
         "‖Jq⁽ⁱ⁾‖²·C/‖J‖_F² concentrates at 1.",
         "more than half of the values in [½, 2]",
         "concentrated at 1 within a factor of two is what Eq 12 needs",
+        measure=s.images_near_one,
     ),
     _claim(
         "fig11-angles",
         "cos²(Jq⁽ⁱ⁾, Jq⁽ʲ⁾) is near 0 for i ≠ j.",
         "median at most 0.1",
         "0.1 is 1/C, the value of random directions in the C-dimensional range of J",
+        measure=s.images_orthogonal,
     ),
 ]
 
@@ -643,8 +689,9 @@ GROWTH = [
         f"{what} grows during {when}.",
         "larger at the end than at the start, and rank correlation with the step at least 0.9",
         "growth all through is monotone up to oscillation",
+        measure=partial(e.grows, name=name.replace("-", "_"), until=until),
     )
-    for figure, when in (("fig12", "training"), ("fig13", "the first 100 steps"))
+    for figure, when, until in (("fig12", "training", None), ("fig13", "the first 100 steps", 100))
     for name, what in (
         ("logit-norm", "The mean logit norm ⟨‖z‖⟩"),
         ("weight-norm", "The weight norm ‖θ‖"),
@@ -656,6 +703,7 @@ GROWTH = [
         "The weight norm of every layer grows.",
         "larger at the end than at the start for each of the six layers of 6CNN",
         "one layer that shrinks would contradict it",
+        measure=e.layers_grow,
     ),
 ]
 
@@ -676,6 +724,7 @@ RELATION = [
         f"‖H‖ and ⟨λ⁽¹⁾⟩‖⟨J⟩1̂‖² rise and fall together ({setting}).",
         f"correlation of their logarithms at least {c.LEAST_CORRELATION:.2f} in every run",
         HALF_VARIANCE,
+        measure=e.relation_correlation,
     )
     for figure, setting in RELATION_SETTINGS.items()
 ] + [
@@ -684,6 +733,7 @@ RELATION = [
         f"‖H‖ ∝ ⟨λ⁽¹⁾⟩‖⟨J⟩1̂‖² ({setting}).",
         "their ratio stays within a factor 2 of its median at 90% of the steps of every run",
         "proportional means a constant ratio; a factor of two forgives oscillation, not a trend",
+        measure=e.relation_proportional,
     )
     for figure, setting in RELATION_SETTINGS.items()
 ]
@@ -694,6 +744,7 @@ RELATION += [
         "The constant of proportionality is larger for a smaller batch.",
         "median ratio ordered against B, gaps beyond the spread over seeds",
         "an ordering inside the spread would be chance",
+        measure=e.constant_by_batch,
     )
     for figure in ("fig18", "fig20")
 ] + [
@@ -702,12 +753,14 @@ RELATION += [
         "On MNIST ‖H‖ never reaches 2/η.",
         "largest ‖H‖ below 2/η for every η",
         "never is at no step",
+        measure=e.below_threshold,
     ),
     _claim(
         "fig21-impurity-first",
         "because ⟨λ⁽¹⁾⟩ falls first.",
         "⟨λ⁽¹⁾⟩ has fallen to half its peak before ‖H‖ is largest",
         "a cause comes before its effect",
+        measure=e.impurity_falls_first,
     ),
 ]
 
@@ -715,14 +768,15 @@ EVOLUTION = [
     _claim(
         f"{figure}-jacobian",
         f"In the active regularisation period a {which} gives a smaller ‖⟨J⟩1̂‖² ({setting}).",
-        f"median ‖⟨J⟩1̂‖² in phase II ordered by {order}, gaps beyond the spread over seeds",
+        f"median ‖⟨J⟩1̂‖² in phase II ordered by {symbol}, gaps beyond the spread over seeds",
         "an ordering inside the spread would be chance",
+        measure=partial(e.ordered_plateaus, name=e.ONES, by=by, rising=by == "batch_size"),
     )
-    for figure, which, order, setting in (
-        ("fig22", "larger η", "η", "VGG, GD, η = .04/.08"),
-        ("fig23", "larger η", "η", "6CNN, GD, η = .02/.04/.08"),
-        ("fig24", "smaller B", "B", "VGG, SGD, η = .04, B = 50000/512/32"),
-        ("fig25", "smaller B", "B", "VGG, CIFAR-100, SGD, η = .1, B = 128/64/32"),
+    for figure, which, symbol, by, setting in (
+        ("fig22", "larger η", "η", "lr", "VGG, GD, η = .04/.08"),
+        ("fig23", "larger η", "η", "lr", "6CNN, GD, η = .02/.04/.08"),
+        ("fig24", "smaller B", "B", "batch_size", "VGG, SGD, η = .04, B = 50000/512/32"),
+        ("fig25", "smaller B", "B", "batch_size", "VGG, CIFAR-100, SGD, η = .1, B = 128/64/32"),
     )
 ] + [
     _claim(
@@ -730,6 +784,7 @@ EVOLUTION = [
         "A batch of 512 evolves like full-batch GD.",
         "plateaus of ‖H‖ and ‖⟨J⟩1̂‖² nearer to those of GD than to those of B = 32, on a log scale",
         "like one of two means nearer to it than to the other",
+        measure=e.like_full_batch,
     ),
     _claim(
         "fig32-correlation",
@@ -738,6 +793,7 @@ EVOLUTION = [
         "factor 2 of "
         "its median at 90% of the steps",
         f"{HALF_VARIANCE}; a factor of two forgives oscillation, not a trend",
+        measure=e.relation_squared,
     ),
 ]
 

@@ -1,9 +1,11 @@
 """Measuring functions behind the claims: from stored runs to a value and whether it suffices.
 
-Every threshold is a constant here, is quoted by the row of ``claim_table`` that uses it, and was
-fixed on 2026-11-22, before the first run was stored.  A function takes the runs of its figure and
-returns a :class:`Measurement`; where a run lacks what is needed it raises :class:`NotMeasured` with
-the reason.
+Here are those of the theory and of Figures 2 and 3, and what all of them share; the others are in
+:mod:`ijrlib.evolution_criteria` and :mod:`ijrlib.subspace_criteria`.  Every threshold is a
+constant, is quoted by the row of ``claim_table`` that uses it, and was fixed on 2026-11-22, before
+the first run was stored.  A function takes the runs of its figure and returns a
+:class:`Measurement`; where a run lacks what is needed it raises :class:`NotMeasured` with the
+reason.
 """
 
 from __future__ import annotations
@@ -92,7 +94,8 @@ def detrended_log(values: np.ndarray, width: int | None = None) -> np.ndarray:
     return (log - log.rolling(width, center=True, min_periods=1).median()).to_numpy(dtype=float)
 
 
-def _correlation(x: np.ndarray, y: np.ndarray) -> float:
+def correlation(x: np.ndarray, y: np.ndarray) -> float:
+    """Pearson's correlation of two series that both vary."""
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         raise NotMeasured("a series is constant: its correlation is undefined")
     return float(np.corrcoef(x, y)[0, 1])
@@ -213,7 +216,7 @@ def window_correlation(run: Run, index: int, width: int | None = None) -> float:
     """The correlation of :func:`oscillation_correlation`, for a running median of any width."""
     frame = window(run, index, H, J)
     h, j = (detrended_log(frame[name].to_numpy(), width) for name in (H, J))
-    return _correlation(h, j)
+    return correlation(h, j)
 
 
 def correlations_by_width(run: Run, widths: Sequence[int]) -> list[list[str]]:

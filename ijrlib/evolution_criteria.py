@@ -79,6 +79,12 @@ def path_straight(runs: Sequence[Run]) -> Measurement:
     )
 
 
+def path_like_figure_4(runs: Sequence[Run]) -> Measurement:
+    """Both criteria of Figure 4 at once."""
+    one, two = path_onset(runs), path_orthogonal(runs)
+    return Measurement(f"{one.value}; {two.value}", one.holds and two.holds)
+
+
 def _path(run: Run) -> tuple[np.ndarray, int]:
     """Cosines of consecutive steps, and the onset among them."""
     gram = array(run, "trajectory_gram")
@@ -119,7 +125,7 @@ def phase_2(runs: Sequence[Run]) -> Measurement:
         raise NotMeasured(f"{run.config.name}: phase II is shorter than {MEDIAN_STEPS} steps")
     ratio = level * run.config.lr / 2
     one, two, three = _slopes(run)
-    steady = 1 / PLATEAU_FACTOR <= ratio.min() and ratio.max() <= PLATEAU_FACTOR
+    steady = ratio.min() >= 1 / PLATEAU_FACTOR and ratio.max() <= PLATEAU_FACTOR
     return Measurement(
         f"‖H‖ from {ratio.min():.2f} to {ratio.max():.2f} × 2/η in steps {start} to {stop}; slopes "
         f"{_percent(one)}, {_percent(two)}, {_percent(three)}",
@@ -233,6 +239,27 @@ def ordered(
 
 def _range(low: float, high: float) -> str:
     return f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
+
+
+def like_full_batch(runs: Sequence[Run], batch_size: int = 512) -> Measurement:
+    """Distances |log| of the plateaus of ‖H‖ and ‖⟨J⟩1̂‖² with this batch size from those of the
+    full batch and of the smallest one."""
+    sizes = [run.config.batch_size for run in runs if run.config.batch_size]
+    smallest = min(sizes, default=batch_size)
+    if smallest == batch_size:
+        raise NotMeasured(f"no run with mini-batches smaller than {batch_size}")
+    texts, nearer = [], []
+    for name, symbol in ((H, "‖H‖"), (ONES, "‖⟨J⟩1̂‖²")):
+        full, middle, small = (
+            float(np.mean([np.log(plateau(run, name)) for run in of(runs, batch_size=size)]))
+            for size in (None, batch_size, smallest)
+        )
+        texts.append(
+            f"{symbol}: × {np.exp(abs(middle - full)):.2f} from the full batch, "
+            f"× {np.exp(abs(middle - small)):.2f} from B = {smallest}"
+        )
+        nearer.append(abs(middle - full) < abs(middle - small))
+    return Measurement("; ".join(texts), all(nearer))
 
 
 def impurity_arch(runs: Sequence[Run], **fields: object) -> Measurement:

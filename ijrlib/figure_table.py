@@ -189,7 +189,6 @@ RESNET_PAPER = _sgd_paper("resnet20", 0.04, 128, 1000)
 # -- perceptrons -----------------------------------------------------------------------------------
 
 
-
 def _mnist(lr: float, **more: list[Window]) -> RunConfig:
     return RunConfig(
         dataset="mnist",

@@ -44,6 +44,7 @@ class Quantity(NamedTuple):
 QUANTITIES = {
     "sharpness": Quantity(r"sharpness $\|H\|$", BLUE),
     "jacobian_norm_sq": Quantity(r"Jacobian norm $\|\langle J\rangle\|^2$", VERMILION),
+    "jacobian_ones_sq": Quantity(r"$\|\langle J\rangle\hat 1\|^2$", VERMILION),
     "impurity_mean": Quantity(r"impurity $\langle\lambda^{(1)}\rangle$", GREEN),
     "gauss_newton_norm": Quantity(r"$\|G\|$", SKY),
     "theorem_2_mean": Quantity(r"$\langle\lambda^*\|J\|^2\rangle$", "#000000"),
@@ -51,20 +52,20 @@ QUANTITIES = {
 }
 
 
-def _styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     """Draw under the book's style sheet, and close the figure, so that a notebook shows it once."""
 
     @functools.wraps(draw)
-    def styled(*args: Any, **kwargs: Any) -> Figure:
+    def drawn(*args: Any, **kwargs: Any) -> Figure:
         with plt.style.context(STYLE):
             figure = draw(*args, **kwargs)
         plt.close(figure)
         return figure
 
-    return styled
+    return drawn
 
 
-def _measured(run: Any, *names: str) -> Any:
+def measured(run: Any, *names: str) -> Any:
     """Rows of the series in which all the named columns are finite.
 
     Raises:
@@ -83,7 +84,12 @@ def _measured(run: Any, *names: str) -> Any:
     return frame
 
 
-def _array(run: Any, name: str) -> np.ndarray:
+def array(run: Any, name: str) -> np.ndarray:
+    """An array of the run, as numbers.
+
+    Raises:
+        ValueError: where the run has none of this name.
+    """
     if name not in run.arrays:
         raise ValueError(
             f"{run.config.name} has no array {name}; arrays: {', '.join(sorted(run.arrays))}"
@@ -91,7 +97,8 @@ def _array(run: Any, name: str) -> np.ndarray:
     return np.asarray(run.arrays[name], dtype=float)
 
 
-def _curve(axes: Axes, frame: Any, name: str, **style: Any) -> None:
+def curve(axes: Axes, frame: Any, name: str, **style: Any) -> None:
+    """A column against the step in the colour of its quantity."""
     quantity = QUANTITIES[name]
     defaults = {
         "color": quantity.color,
@@ -101,7 +108,8 @@ def _curve(axes: Axes, frame: Any, name: str, **style: Any) -> None:
     axes.plot(frame["step"], frame[name], **{**defaults, **style})
 
 
-def _threshold(axes: Axes, lr: float, label: str = r"$2/\eta$") -> None:
+def threshold(axes: Axes, lr: float, label: str = r"$2/\eta$") -> None:
+    """2/η, dashed."""
     axes.axhline(2 / lr, color=GREY, linestyle="--", linewidth=1.1, label=label)
 
 
@@ -115,7 +123,7 @@ def _colored_axis(axes: Axes, side: str, quantity: Quantity) -> None:
 # -- theory ----------------------------------------------------------------------------------------
 
 
-@_styled
+@styled
 def secular_function(p: Any) -> Figure:
     """Figure 1: v(λ) = 1 − Σ p_i²/(p_i − λ), its poles at the p_i and its roots at the λ^(i).
 
@@ -164,23 +172,23 @@ def secular_function(p: Any) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def theorem_2(run: Any) -> Figure:
     """Theorem 2 along a run: left, ‖H‖, ‖G‖, ⟨λ*‖J‖²⟩ and the bound ⟨λ^(1)‖J‖²⟩ against the step;
     right, λ* against λ^(1) for every probe example at the first, a middle and the last such
     step."""
     names = ("gauss_newton_norm", "theorem_2_mean", "theorem_2_bound")
-    frame = _measured(run, *names)
-    star, top = _array(run, "lambda_star"), _array(run, "lambda_1")
+    frame = measured(run, *names)
+    star, top = array(run, "lambda_star"), array(run, "lambda_1")
     steps = np.asarray(run.arrays["lambda_star.steps"])
     figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.6), width_ratios=(1.2, 1))
     if "sharpness" in run.series:
-        _curve(left, _measured(run, "sharpness"), "sharpness", linewidth=0.8, marker=None)
+        curve(left, measured(run, "sharpness"), "sharpness", linewidth=0.8, marker=None)
     only = {"linestyle": "none", "zorder": 3}  # measured at few steps: no line suggests more
-    _curve(left, frame, "theorem_2_bound", marker="s", markersize=4, **only)
-    _curve(left, frame, "gauss_newton_norm", marker="o", markersize=7, **only)
-    _curve(left, frame, "theorem_2_mean", marker="o", markersize=2.5, **only)
-    _threshold(left, run.config.lr)
+    curve(left, frame, "theorem_2_bound", marker="s", markersize=4, **only)
+    curve(left, frame, "gauss_newton_norm", marker="o", markersize=7, **only)
+    curve(left, frame, "theorem_2_mean", marker="o", markersize=2.5, **only)
+    threshold(left, run.config.lr)
     left.set(xlabel="step", ylabel="largest eigenvalue", yscale="log")
     left.legend(ncols=2)
 
@@ -201,7 +209,7 @@ def theorem_2(run: Any) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def convergence(errors: Mapping[str, Any], ylabel: str, tolerance: float | None = None) -> Figure:
     """Relative error of an iteration against the number of iterations, on a log scale.
 
@@ -229,7 +237,7 @@ def convergence(errors: Mapping[str, Any], ylabel: str, tolerance: float | None 
     return figure
 
 
-@_styled
+@styled
 def iterations_against_gap(ratio: Any, iterations: Any, predicted: Any) -> Figure:
     """Iterations that power iteration needed against λ^(2)/λ^(1), beside the predicted number.
 
@@ -256,16 +264,16 @@ def iterations_against_gap(ratio: Any, iterations: Any, predicted: Any) -> Figur
 def typical_example(run: Any) -> int:
     """Index of the tracked example whose impurity, averaged over the measured steps, is the median
     of those tracked (the lower one of two)."""
-    means = _array(run, "tracked_impurity").mean(axis=0)
+    means = array(run, "tracked_impurity").mean(axis=0)
     return int(np.argsort(means, kind="stable")[(len(means) - 1) // 2])
 
 
-@_styled
+@styled
 def impurity_path(run: Any) -> Figure:
     """Figure 2 left: λ^(1) of the :func:`typical_example` against its p_(1), between the bounds of
     Theorem 1; a dot a step, whose colour tells the step."""
     index = typical_example(run)
-    p1, impurity = _array(run, "tracked_p1")[:, index], _array(run, "tracked_impurity")[:, index]
+    p1, impurity = array(run, "tracked_p1")[:, index], array(run, "tracked_impurity")[:, index]
     steps = np.asarray(run.arrays["tracked_impurity.steps"], dtype=float)
     grid = np.linspace(0, 1, 401)
     lower, upper = grid * (1 - grid), np.minimum(grid, 2 * grid * (1 - grid))
@@ -280,16 +288,16 @@ def impurity_path(run: Any) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def impurity_evolution(run: Any) -> Figure:
     """Figure 2 right: ⟨λ^(1)⟩ and its 25–75% band against the step."""
-    frame = _measured(run, "impurity_mean", "impurity_q25", "impurity_q75")
+    frame = measured(run, "impurity_mean", "impurity_q25", "impurity_q75")
     figure, axes = plt.subplots(figsize=(5.6, 4.0))
     axes.fill_between(
         frame["step"], frame["impurity_q25"], frame["impurity_q75"],
         color=SKY, alpha=0.45, linewidth=0, label="25–75% of the examples",
     )  # fmt: skip
-    _curve(axes, frame, "impurity_mean", color=BLUE, label=r"mean $\langle\lambda^{(1)}\rangle$")
+    curve(axes, frame, "impurity_mean", color=BLUE, label=r"mean $\langle\lambda^{(1)}\rangle$")
     axes.set(xlabel="step", ylabel=r"impurity $\lambda^{(1)}$")
     axes.set_ylim(bottom=0)
     axes.legend()
@@ -299,12 +307,12 @@ def impurity_evolution(run: Any) -> Figure:
 # -- sharpness and Jacobian ------------------------------------------------------------------------
 
 
-@_styled
+@styled
 def sharpness_and_jacobian(run: Any) -> Figure:
     """Figure 3: ‖H‖ (left axis) and ‖⟨J⟩‖² (right axis), a panel for each window of the curvature
     schedule; 2/η dashed.  The right axis is the left one times the ratio of the two means in the
     window, so that the curves coincide where the factor ‖H‖/‖⟨J⟩‖² has its typical value."""
-    frame = _measured(run, "sharpness", "jacobian_norm_sq")
+    frame = measured(run, "sharpness", "jacobian_norm_sq")
     windows = run.config.windows("curvature")
     if not windows:
         raise ValueError(f"{run.config.name} has no curvature schedule")
@@ -315,9 +323,9 @@ def sharpness_and_jacobian(run: Any) -> Figure:
         highest = max(part["sharpness"].max(), part["jacobian_norm_sq"].max() / ratio)
         top = 1.06 * max(highest, 2 / run.config.lr)
         twin = axes.twinx()
-        _curve(axes, part, "sharpness", linewidth=1.0)
-        _curve(twin, part, "jacobian_norm_sq", linewidth=1.0)
-        _threshold(axes, run.config.lr)
+        curve(axes, part, "sharpness", linewidth=1.0)
+        curve(twin, part, "jacobian_norm_sq", linewidth=1.0)
+        threshold(axes, run.config.lr)
         axes.set(xlabel="step", title=f"steps {start}–{min(stop - 1, run.config.steps)}")
         axes.set_ylim(0, top)
         twin.set_ylim(0, top * ratio)
@@ -353,7 +361,7 @@ GROWING = {
 """Colour and marker of what grows."""
 
 
-@_styled
+@styled
 def cost_against_error(documents: Sequence[benchmarks.Document]) -> Figure:
     """Worst error of the sharpness against its median cost in gradients, a panel for each stored
     result; open markers start cold, filled ones from the step before."""
@@ -378,7 +386,7 @@ def cost_against_error(documents: Sequence[benchmarks.Document]) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def growth(documents: Sequence[benchmarks.Document]) -> Figure:
     """Seconds against the number of examples, parameters and classes, a row for each stored
     result."""

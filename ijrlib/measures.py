@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ijrlib import geometry, logits
+from ijrlib.conventions import COS_SQ_BINS, PAIRS, STRETCH_BINS
 from ijrlib.curvature import Curvature, Starts, measure
 from ijrlib.operators import (
     LOSSES,
@@ -39,16 +40,6 @@ COLD_EVERY = 25
 longer the top one."""
 
 ALGORITHM_2_ITERATIONS = 30
-
-PAIRS = ((5, 1), (0, 8), (1, 9), (5, 3), (4, 2))
-"""Pairs of classes that are projected to their plane; of CIFAR-10: dog and automobile (Figure 9),
-airplane and ship, automobile and truck, dog and cat, deer and bird (Figure 30)."""
-
-STRETCH_BINS = np.linspace(0, 5, 101)
-"""Bins of ‖Jq^(i)‖²·C/‖J‖_F² (Figure 11, left); larger values count in the last one."""
-
-COS_SQ_BINS = np.linspace(0, 1, 101)
-"""Bins of cos²(Jq^(i), Jq^(j)) (Figure 11, right)."""
 
 SPECTRUM_SIZE = 10
 SPECTRUM_RTOL = 2e-2

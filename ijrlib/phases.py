@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from ijrlib.criteria import NotMeasured, rows
 from ijrlib.store import Run
 
 OWN_LEVEL = 0.75
@@ -36,23 +37,14 @@ which ⟨λ^(1)⟩ is down to the named share."""
 _SHARES = {1500: 3 / 4, 2000: 1 / 2, 3000: 1 / 3, 4000: 1 / 4, 6000: 1 / 10}
 
 
-class NoPhase(ValueError):
-    """The run does not get to a phase; the message says why."""
-
-
 def column(run: Run, name: str) -> pd.Series:
     """The finite values of a column, by step.
 
     Raises:
-        NoPhase: where there are none.
+        NotMeasured: where there are none.
     """
-    if name not in run.series:
-        raise NoPhase(f"{run.config.name} has no column {name}")
-    values = pd.Series(run.series[name].to_numpy(dtype=float), index=run.series["step"])
-    values = values[np.isfinite(values)]
-    if values.empty:
-        raise NoPhase(f"{run.config.name} has no step with finite {name}")
-    return values
+    frame = rows(run, name)
+    return pd.Series(frame[name].to_numpy(dtype=float), index=frame["step"])
 
 
 def reaches_threshold(run: Run) -> bool:
@@ -76,11 +68,11 @@ def active_period(run: Run) -> tuple[int, int]:
     """First and last step of phase II.
 
     Raises:
-        NoPhase: where ⟨λ^(1)⟩ is largest before ‖H‖ has reached its level.
+        NotMeasured: where ⟨λ^(1)⟩ is largest before ‖H‖ has reached its level.
     """
     first, last = onset(run), peak(run)
     if first >= last:
-        raise NoPhase(
+        raise NotMeasured(
             f"{run.config.name} has no phase II: ⟨λ⁽¹⁾⟩ is largest at step {last}, ‖H‖ reaches its "
             f"level at step {first}"
         )
@@ -91,7 +83,7 @@ def stage(run: Run, paper_step: int) -> int:
     """The step of this run that takes the place of a step of the paper (``STAGES``).
 
     Raises:
-        NoPhase: where the run does not get there.
+        NotMeasured: where the run does not get there.
     """
     if paper_step == 100:
         return onset(run)
@@ -104,7 +96,7 @@ def stage(run: Run, paper_step: int) -> int:
     after = impurity[impurity.index > top]
     low = after.index[after <= _SHARES[paper_step] * impurity[top]]
     if low.empty:
-        raise NoPhase(f"{run.config.name} does not get to {STAGES[paper_step]}")
+        raise NotMeasured(f"{run.config.name} does not get to {STAGES[paper_step]}")
     return int(low[0])
 
 
@@ -112,10 +104,10 @@ def nearest(run: Run, array: str, step: int) -> int:
     """Index of the entry of a stored array whose step is nearest to the given one.
 
     Raises:
-        NoPhase: where the run has no such array.
+        NotMeasured: where the run has no such array.
     """
     if array not in run.arrays:
-        raise NoPhase(f"{run.config.name} has no array {array}")
+        raise NotMeasured(f"{run.config.name} has no array {array}")
     return int(np.abs(run.arrays[f"{array}.steps"] - step).argmin())
 
 

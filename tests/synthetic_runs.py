@@ -133,3 +133,94 @@ def sgd_run(correlated: bool = True) -> Run:
         }
     )
     return Run(config, series, {}, dict(PROVENANCE))
+
+
+PHASE_ONSET, PHASE_PEAK, PHASE_END = 100, 250, 400
+
+
+def phase_run(
+    lr: float = 0.04,
+    seed: int = 0,
+    batch_size: int | None = None,
+    network: str = "6cnn",
+    loss: str = "cross_entropy",
+) -> Run:
+    """A run with three phases that meets every claim on them: ‖H‖ grows to 2/η by step 100 and
+    falls after step 300, ⟨λ^(1)⟩ is largest at step 250, ‖⟨J⟩1̂‖² = ‖H‖/⟨λ^(1)⟩; the path is
+    straight up to step 100 and goes to and fro after it; class means and eigenvectors as the paper
+    prints them."""
+    rng = np.random.default_rng(seed)
+    step = np.arange(PHASE_END + 1)
+    config = RunConfig(
+        dataset="digits",
+        examples=1000,
+        network=network,
+        lr=lr,
+        steps=PHASE_END,
+        batch_size=batch_size,
+        loss=loss,
+        seed=seed,
+        probe=500,
+        measures={"curvature": [(0, PHASE_END + 1, 1)]},  # type: ignore[arg-type]
+    )
+    late = np.exp(-np.maximum(0, step - 300) / 40)
+    level = np.where(step < PHASE_ONSET, np.exp((step - PHASE_ONSET) / 20), late)
+    sharpness = 2 / lr * level * (1 + 0.02 * np.abs(np.sin(step)))
+    impurity = 0.01 + 0.3 * np.exp(-(((step - PHASE_PEAK) / 70) ** 2))
+    growth = np.interp(step, [0, PHASE_ONSET, PHASE_PEAK, PHASE_END], [0, 5, 5.3, 5.3])
+    growth += 1e-4 * np.maximum(0, step - PHASE_PEAK) ** 2
+    jacobian = np.exp(growth + 0.01 * rng.standard_normal(len(step))) * (0.04 / lr)
+    series = pd.DataFrame({"step": step, "sharpness": sharpness, "impurity_mean": impurity})
+    series["probe_impurity_mean"] = impurity
+    series["jacobian_norm_sq"] = sharpness if loss == "squared" else jacobian
+    series["jacobian_ones_sq"] = sharpness / impurity
+    series["gauss_newton_norm"] = 0.9 * sharpness
+    series["between_class_norm"] = 0.7 * sharpness
+    series["theorem_2_bound"] = 2.0 * sharpness
+    series["test_accuracy"] = np.minimum(step, 200) / 400
+    for name in ("logit_norm", "weight_norm", "distance"):
+        series[name] = 1.0 + step
+    series["gradient_alignment"] = 0.5
+    series["descent_cosine_correct"] = 0.95
+    series["subspace_alignment_gradient"] = series["subspace_alignment_top"] = 0.8
+    series["classes_present"] = np.where(step < 50, 7.0, 10.0)
+    series["cos_sq_median"] = 0.02
+
+    few = step[::10]
+    eigenvectors = np.zeros((10, 10))
+    diagonal = (0.44, 0.25, 0.17, 0.13, 0.09, 0.07, 0.05, 0.04, 0.02)
+    below = (0.27, 0.23, 0.18, 0.16, 0.13, 0.12, 0.09, 0.08, 0.06)
+    eigenvectors[range(9), range(9)], eigenvectors[range(1, 10), range(9)] = diagonal, below
+    eigenvectors[range(1, 10), range(9)] *= -1
+    scaled = np.repeat(eigenvectors[None], len(few), axis=0)
+    scaled[:, :, 0] *= np.exp((few - PHASE_PEAK) / 400)[:, None]
+    cosines = np.full((10, 10), 0.05)
+    np.fill_diagonal(cosines, 1)
+    for i, j, value in ((1, 9, -0.5), (3, 5, -0.3), (3, 6, -0.2), (4, 7, -0.2), (8, 9, -0.2)):
+        cosines[i, j] = cosines[j, i] = value
+    products = np.full((10, 10), -0.02)
+    np.fill_diagonal(products, 0.3)
+    classes = np.arange(500) % 10
+    plane = np.full((5, 500, 2), np.nan)
+    for k, (i, j) in enumerate(((5, 1), (0, 8), (1, 9), (5, 3), (4, 2))):
+        plane[k, classes == i] = [0.6, 0]
+        plane[k, classes == j] = 0.6 * np.array([cosines[i, j], (1 - cosines[i, j] ** 2) ** 0.5])
+    stretch = np.zeros((9, 100))
+    stretch[:, 12:30] = 10
+    arrays = {
+        "q_sqrt_lambda": scaled,
+        "class_counts": np.full((len(few), 10), 50),
+        "resultant_products": np.repeat(products[None], len(few), axis=0),
+        "class_mean_cosines": np.repeat(cosines[None], len(few), axis=0),
+        "probable_class": np.repeat(classes[None], len(few), axis=0),
+        "plane_coordinates": np.repeat(plane[None], len(few), axis=0),
+        "stretch_counts": np.repeat(stretch[None], len(few), axis=0),
+        "layer_norms": np.linspace(1, 2, len(few))[:, None] * np.ones(6),
+        "lambda_1": np.ones((len(few), 500)),
+    }
+    arrays |= {f"{name}.steps": few for name in list(arrays)}
+    path = np.zeros((301, 2))
+    path[:, 0] = np.where(step[:301] <= PHASE_ONSET, step[:301], 90 + 0.1 * step[:301])
+    path[PHASE_ONSET::2, 1] = 1
+    arrays |= {"trajectory_gram": path @ path.T, "trajectory_gram.steps": step[:301]}
+    return Run(config, series, arrays, {**PROVENANCE, "parameters": 511_926})

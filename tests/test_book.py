@@ -79,7 +79,7 @@ def test_a_chapter_that_uses_runs_takes_the_parameters_of_a_run(path):
 @each_chapter
 def test_a_figure_has_alt_text_and_a_caption(path):
     for cell in code_cells(path):
-        if re.search(r"^figures\.\w+\(", cell.source, re.MULTILINE):
+        if re.search(r"^(\w+_)?figures\.\w+\(", cell.source, re.MULTILINE):
             shown = cell.metadata.get("mystnb", {})
             assert shown.get("image", {}).get("alt"), f"{cell.id}: no alt text"
             assert shown.get("figure", {}).get("caption"), f"{cell.id}: no caption"

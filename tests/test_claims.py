@@ -11,13 +11,13 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from synthetic_runs import gd_run, sgd_run
+from synthetic_runs import gd_run, phase_run, sgd_run
 
 from ijrlib import claims, criteria, experiments, live_checks, logits, store, theorems
 from ijrlib.claim_table import SIMPLE_CNN, WRN_V1, WRN_V2
 from ijrlib.store import Run
 
-GD, SGD = gd_run(), sgd_run()
+GD, SGD, PHASES = gd_run(), sgd_run(), phase_run()
 ON_RUNS = [c for c in claims.CLAIMS if c.measure and not c.live]
 LIVE = [c for c in claims.CLAIMS if c.live]
 
@@ -34,10 +34,10 @@ def scaled(run: Run, name: str, factor) -> Run:
     return with_columns(run, **{name: run.series[name] * factor})
 
 
-def holds(claim_id: str, run: Run) -> bool:
+def holds(claim_id: str, runs: Run | list[Run]) -> bool:
     (claim,) = (c for c in claims.CLAIMS if c.id == claim_id)
     assert claim.measure is not None
-    return claim.measure([run]).holds
+    return claim.measure([runs] if isinstance(runs, Run) else runs).holds
 
 
 # -- the table -------------------------------------------------------------------------------------
@@ -97,7 +97,8 @@ def arch(phase: np.ndarray) -> np.ndarray:
 
 LOW, HIGH = np.asarray(GD.arrays["tracked_impurity"]), np.asarray(GD.arrays["tracked_p1"])
 
-CASES: dict[str, tuple[Run, Run]] = {
+Runs = Run | list[Run]
+CASES: dict[str, tuple[Runs, Runs]] = {
     "fig02-bounds": (GD, with_arrays(GD, tracked_impurity=LOW + 0.2 * (HIGH > 0.9))),
     "fig02-path": (
         with_arrays(GD, tracked_impurity=arch(np.linspace(0, 1, len(LOW)))[:, None] * [1, 1, 1]),
@@ -133,6 +134,184 @@ CASES: dict[str, tuple[Run, Run]] = {
 }
 
 
+# -- Figures 4 to 32: variants of a run that meets all of their claims -----------------------------
+
+STEP = PHASES.series["step"]
+
+
+def changed(name: str, values) -> Run:
+    """The run with three phases, with another column or array."""
+    if name in PHASES.series:
+        return with_columns(PHASES, **{name: values})
+    return with_arrays(PHASES, **{name: values})
+
+
+def entries(name: str, change: Callable[[np.ndarray], None]) -> Run:
+    """The same with entries of an array changed, at all steps."""
+    values = np.array(PHASES.arrays[name], dtype=float)
+    for matrix in values:
+        change(matrix)
+    return changed(name, values)
+
+
+def put(*index_and_value) -> Callable[[np.ndarray], None]:
+    *index, value = index_and_value
+
+    def change(matrix: np.ndarray) -> None:
+        matrix[tuple(index)] = value
+
+    return change
+
+
+def straight(run: Run) -> Run:
+    line = np.arange(301.0)
+    return with_arrays(run, trajectory_gram=np.outer(line, line))
+
+
+def drifting(run: Run) -> Run:
+    path = np.stack([np.arange(301.0), 0.5 * np.arange(301) % 2], axis=1)
+    return with_arrays(run, trajectory_gram=path @ path.T)
+
+
+def two_seeds(by: str, values, name: str, scale: Callable[[float, int], float], **more) -> list:
+    """Runs of each value of a field and two seeds, one column scaled by value and seed."""
+    return [
+        scaled(phase_run(**{by: value}, seed=seed, **more), name, scale(value, seed))
+        for value in values
+        for seed in (0, 1)
+    ]
+
+
+H, J, ONES = "sharpness", "jacobian_norm_sq", "jacobian_ones_sq"
+LRS, BATCHES = (0.02, 0.04, 0.08), (512, 128, 32)
+
+
+def even(value, seed):
+    return 1.0
+
+
+def level(run_lr, seed):
+    """Undoes that the made-up ‖H‖ and Jacobians go as 1/η."""
+    return run_lr * (1 + 0.1 * seed)
+
+
+def by_size(batch, seed):
+    return batch * (1 + 0.1 * seed)
+
+
+def by_inverse_size(batch, seed):
+    return (1 + 0.1 * seed) / batch
+
+
+def full_and_mini(middle: float) -> list[Run]:
+    sizes = {None: 1.0, 512: middle, 32: 0.2}
+    return [scaled(scaled(phase_run(batch_size=b), H, s), ONES, s) for b, s in sizes.items()]
+
+
+VGG = {"network": "vgg"}
+TOP = int(PHASES.series[H].idxmax())
+
+CASES |= {
+    "thm2-squared-loss": (
+        phase_run(loss="squared"),
+        scaled(phase_run(loss="squared"), "theorem_2_bound", 0.3),
+    ),
+    "fig04-onset": (PHASES, straight(PHASES)),
+    "fig04-orthogonal": (PHASES, drifting(PHASES)),
+    "fig26-vgg": (phase_run(**VGG), straight(phase_run(**VGG))),
+    "fig26-3fcn-mnist": (
+        straight(phase_run(network="3fcn_mnist")),
+        phase_run(network="3fcn_mnist"),
+    ),
+    "fig05-phase-1": (PHASES, changed(J, np.exp(0.004 * STEP))),
+    "fig05-phase-2": (PHASES, scaled(PHASES, H, 1 + np.maximum(0, STEP - 100) / 100)),
+    "fig05-phase-3": (PHASES, changed(J, np.exp(np.minimum(STEP, 250) / 50))),
+    "fig05-late-sharpness": (
+        PHASES,
+        scaled(PHASES, "test_accuracy", np.where(STEP > 380, 0.8, 1.0)),
+    ),
+    "fig06-lr-sharpness": (
+        two_seeds("lr", LRS, H, even),
+        two_seeds("lr", LRS, H, level),
+    ),
+    "fig06-lr-jacobian": (
+        two_seeds("lr", LRS, J, even),
+        two_seeds("lr", LRS, J, level),
+    ),
+    "fig06-lr-impurity": (PHASES, changed("impurity_mean", 0.1 + 0 * STEP)),
+    "fig06-batch-sharpness": (
+        two_seeds("batch_size", BATCHES, H, by_size, **VGG),
+        two_seeds("batch_size", BATCHES, H, by_inverse_size, **VGG),
+    ),
+    "fig06-batch-jacobian": (
+        two_seeds("batch_size", BATCHES, J, by_size, **VGG),
+        two_seeds("batch_size", BATCHES, J, even, **VGG),
+    ),
+    "fig06-batch-impurity": (
+        phase_run(**VGG),
+        with_columns(phase_run(**VGG), impurity_mean=0.1 + 0.01 * STEP),
+    ),
+    "fig08-two-entries": (PHASES, entries("q_sqrt_lambda", put(5, 2, 0.4))),
+    "fig08-signs": (PHASES, entries("q_sqrt_lambda", put(3, 2, 0.18))),
+    "fig08-last-column": (PHASES, entries("q_sqrt_lambda", put(4, 9, 0.01))),
+    "fig08-diagonal": (PHASES, entries("q_sqrt_lambda", put(1, 1, 0.31))),
+    "fig08-subdiagonal": (PHASES, entries("q_sqrt_lambda", put(2, 1, -0.17))),
+    "fig27-dominance": (PHASES, changed("q_sqrt_lambda", PHASES.arrays["q_sqrt_lambda"][::-1])),
+    "fig09-clusters": (PHASES, entries("resultant_products", put(2, 4, 0.35))),
+    "fig09-mrl": (PHASES, entries("resultant_products", put(5, 5, 0.1))),
+    "fig09-orthogonal": (PHASES, entries("class_mean_cosines", put(slice(7), 0.4))),
+    "fig09-negative-pairs": (PHASES, entries("class_mean_cosines", put(3, 6, 0.1))),
+    "fig28-orthogonal": (
+        PHASES,
+        changed("class_mean_cosines", np.repeat(np.eye(10)[None], 41, axis=0)),
+    ),
+    "fig29-concentrated": (PHASES, entries("resultant_products", put(8, 8, 0.1))),
+    "fig30-pairs": (PHASES, entries("plane_coordinates", put(2, slice(1, 200, 10), 1, 2.0))),
+    "fig10-gradient-top-eigenvector": (PHASES, changed("gradient_alignment", 0.1)),
+    "fig10-example-gradient": (PHASES, changed("descent_cosine_correct", 0.8)),
+    "fig10-subspace-gradient": (PHASES, changed("subspace_alignment_gradient", 0.6)),
+    "fig10-subspace-eigenvector": (PHASES, changed("subspace_alignment_top", 0.6)),
+    "fig31-gradient-top-eigenvector": (PHASES, changed("gradient_alignment", 0.1)),
+    "fig31-subspace": (PHASES, changed("subspace_alignment_top", 0.6)),
+    "eq32-outliers": (PHASES, scaled(PHASES, "between_class_norm", 0.5)),
+    "fig11-norms": (PHASES, changed("stretch_counts", np.ones((41, 9, 100)))),
+    "fig11-angles": (PHASES, changed("cos_sq_median", 0.2)),
+    "fig14-layers": (PHASES, entries("layer_norms", put(3, 1.5))),
+    "fig21-below-threshold": (scaled(PHASES, H, 0.5), PHASES),
+    "fig21-impurity-first": (
+        changed("impurity_mean", np.where(STEP < TOP, 0.3, 0.1)),
+        PHASES,
+    ),
+    "fig24-512-like-gd": (full_and_mini(0.9), full_and_mini(0.25)),
+    "fig32-correlation": (
+        phase_run(loss="squared"),
+        scaled(phase_run(loss="squared"), J, np.exp(STEP / 100)),
+    ),
+}
+for _figure in ("fig12", "fig13"):
+    for _name in ("logit-norm", "weight-norm", "distance"):
+        _column = _name.replace("-", "_")
+        CASES[f"{_figure}-{_name}"] = (PHASES, changed(_column, 1.0 + np.sin(STEP / 9)))
+for _n in range(15, 22):
+    CASES[f"fig{_n}-correlation"] = (PHASES, changed(ONES, 1 / PHASES.series[H]))
+    CASES[f"fig{_n}-proportional"] = (PHASES, scaled(PHASES, ONES, np.exp(STEP / 100)))
+for _figure in ("fig18", "fig20"):
+    CASES[f"{_figure}-constant-grows"] = (
+        two_seeds("batch_size", BATCHES, H, by_inverse_size),
+        two_seeds("batch_size", BATCHES, H, even),
+    )
+for _figure in ("fig22", "fig23"):
+    CASES[f"{_figure}-jacobian"] = (
+        two_seeds("lr", LRS, ONES, even),
+        two_seeds("lr", LRS, ONES, level),
+    )
+for _figure in ("fig24", "fig25"):
+    CASES[f"{_figure}-jacobian"] = (
+        two_seeds("batch_size", BATCHES, ONES, by_size),
+        two_seeds("batch_size", BATCHES, ONES, by_inverse_size),
+    )
+
+
 def test_every_claim_on_runs_has_a_run_that_meets_it_and_one_that_does_not():
     assert set(CASES) == {claim.id for claim in ON_RUNS}
 
@@ -159,7 +338,7 @@ def test_detrending_removes_a_slow_trend_and_keeps_an_oscillation():
 @pytest.mark.parametrize("claim", ON_RUNS, ids=lambda claim: claim.id)
 @pytest.mark.parametrize("damage", ["no run", "no columns", "only NaN"])
 def test_a_claim_without_its_data_reads_not_run_with_the_reason(claim, damage):
-    run = SGD if claim.figure == "fig03" else GD
+    run = {"fig03": SGD, "thm2": GD, "alg2": GD, "fig02": GD}.get(claim.figure, PHASES)
     nothing = run.series[["step"]]
     nan = run.series.assign(**{name: np.nan for name in run.series.columns if name != "step"})
     runs = {

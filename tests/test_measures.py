@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from ijrlib import datasets, measures, two_level
+from ijrlib import conventions, datasets, measures, two_level
 from ijrlib.measures import MEASURES, State
 from ijrlib.operators import cross_entropy
 from ijrlib.training import train
@@ -319,7 +319,7 @@ def test_plane_coordinates_are_those_of_the_directions_of_both_classes_and_of_no
     coordinates = measures.clusters(s)["plane_coordinates"]
     direction = unit(full.m)
     projected = 0
-    for k, (i, j) in enumerate(measures.PAIRS):
+    for k, (i, j) in enumerate(conventions.PAIRS):
         members = ((full.classes == i) | (full.classes == j)).numpy()
         if i not in full.means or j not in full.means:
             members[:] = False
@@ -337,7 +337,7 @@ def test_a_pair_with_an_empty_class_has_no_plane():
     s = digits_state(4)
     out = measures.clusters(s)
     empty = [
-        k for k, pair in enumerate(measures.PAIRS) if out["class_counts"][list(pair)].min() < 1
+        k for k, pair in enumerate(conventions.PAIRS) if out["class_counts"][list(pair)].min() < 1
     ]
     assert empty
     assert np.isnan(out["plane_coordinates"][empty]).all()
@@ -369,8 +369,8 @@ def test_images_of_the_eigenvectors_against_vectors_written_out(kind):
     assert out["gauss_newton_trace_approximation"] == pytest.approx(float(split.mean()), rel=EXACT)
     assert out["stretch_counts"].sum() == n * count
     for i in range(count):
-        for b, (low, high) in enumerate(itertools.pairwise(measures.STRETCH_BINS)):
-            last = b == len(measures.STRETCH_BINS) - 2
+        for b, (low, high) in enumerate(itertools.pairwise(conventions.STRETCH_BINS)):
+            last = b == len(conventions.STRETCH_BINS) - 2
             inside = (stretch[:, i] >= low) & ((stretch[:, i] < high) | last)
             assert out["stretch_counts"][i, b] == inside.sum()
     assert out["cos_sq_counts"].sum() == len(above)

@@ -1,0 +1,284 @@
+"""Plots of how runs go: path, phases, comparisons, norms, and ‖H‖ beside its predictor.
+
+As in :mod:`ijrlib.figures`: each function takes stored runs and returns a matplotlib Figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ijrlib import embedding, phases
+from ijrlib.evolution_criteria import relation as related
+from ijrlib.figures import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    QUANTITIES,
+    SKY,
+    VERMILION,
+    array,
+    curve,
+    measured,
+    styled,
+    threshold,
+)
+
+PHASES = ("I", "II", "III")
+STYLES = ("-", "--", ":", "-.")
+COLORS = (BLUE, VERMILION, GREEN, ORANGE)
+
+
+def values_of(runs: Sequence[Any], by: str) -> list[Any]:
+    """The values of a field of the configuration, in the order of the runs."""
+    return list(dict.fromkeys(getattr(run.config, by) for run in runs))
+
+
+def setting(run: Any, by: str) -> str:
+    """Such as "η = 0.04" or "B = 128"."""
+    value = getattr(run.config, by)
+    if by == "lr":
+        return rf"$\eta$ = {value:g}"
+    return "full batch" if value is None else f"B = {value}"
+
+
+# -- Figures 4 and 26: the path --------------------------------------------------------------------
+
+
+@styled
+def path(run: Any, around: int = 100) -> Figure:
+    """The recorded path: left, UMAP of all points; middle, UMAP of the same points around the
+    onset of 2/η (``around`` steps to both sides; where there is no onset the middle of the path);
+    right, the cosine of consecutive steps and of each step with the displacement of the next ten.
+
+    Colour tells the step.  Only the right panel has axes that mean something.
+    """
+    points = array(run, "trajectory_umap")
+    steps = np.asarray(run.arrays["trajectory_umap.steps"])
+    gram = array(run, "trajectory_gram")
+    reached = phases.reaches_threshold(run)
+    middle = phases.onset(run) if reached else int(steps[len(steps) // 2])
+    near = (steps >= middle - around) & (steps <= middle + around)
+    figure, (whole, part, right) = plt.subplots(1, 3, figsize=(8.4, 3.1), width_ratios=(1, 1, 1.3))
+    for axes, chosen in ((whole, np.ones(len(steps), bool)), (part, near)):
+        line = {"color": GREY, "linewidth": 0.3, "alpha": 0.6}
+        axes.plot(points[chosen, 0], points[chosen, 1], zorder=1, **line)
+        dots = axes.scatter(
+            points[chosen, 0], points[chosen, 1], c=steps[chosen], cmap="viridis", s=5, zorder=2
+        )
+        axes.set(xticks=[], yticks=[], xlabel="UMAP 1", ylabel="UMAP 2")
+        axes.set_title(f"steps {steps[chosen][0]}–{steps[chosen][-1]}")
+        figure.colorbar(dots, ax=axes, location="bottom", label="step", pad=0.02, aspect=30)
+    consecutive, ahead = embedding.step_cosines(gram), embedding.direction_cosines(gram)
+    dot = {"linestyle": "none", "marker": ".", "markersize": 2.5}
+    right.plot(steps[1:-1], consecutive, color=BLUE, label="with the next step", **dot)
+    right.plot(steps[: len(ahead)], ahead, color=ORANGE, label="with the ten after it", **dot)
+    if reached:
+        right.axvline(
+            middle, color=GREY, linestyle="--", linewidth=1.1, label=r"$\|H\|$ = 2/$\eta$"
+        )
+    right.set(xlabel="step", ylabel="cosine of a step", ylim=(-1.05, 1.05))
+    right.legend(loc="lower left", markerscale=3)
+    return figure
+
+
+# -- Figure 5: phases ------------------------------------------------------------------------------
+
+
+@styled
+def three_phases(run: Any) -> Figure:
+    """Above, ‖H‖ (linear) with 2/η, ‖⟨J⟩‖² (logarithmic) and ⟨λ^(1)⟩; below, loss and accuracy in
+    training and test.  Phases I, II and III are told by their numbers and grey bands."""
+    figure, rows = plt.subplots(2, 3, figsize=(8.4, 4.6), sharex=True)
+    (sharpness, jacobian, impurity), (losses, accuracies, empty) = rows
+    curve(sharpness, measured(run, "sharpness"), "sharpness", linewidth=0.8)
+    threshold(sharpness, run.config.lr)
+    sharpness.legend(handles=[sharpness.get_lines()[-1]], loc="upper right")
+    curve(jacobian, measured(run, "jacobian_norm_sq"), "jacobian_norm_sq", linewidth=0.8)
+    jacobian.set_yscale("log")
+    curve(impurity, measured(run, "impurity_mean"), "impurity_mean")
+    for axes, name in (
+        (sharpness, "sharpness"),
+        (jacobian, "jacobian_norm_sq"),
+        (impurity, "impurity_mean"),
+    ):
+        axes.set_ylabel(QUANTITIES[name].label)
+    for axes, name, label in ((losses, "loss", "mean loss"), (accuracies, "accuracy", "accuracy")):
+        for part, color in (("train", BLUE), ("test", VERMILION)):
+            frame = measured(run, f"{part}_{name}")
+            axes.plot(frame["step"], frame[f"{part}_{name}"], color=color, label=part)
+        axes.set(ylabel=label, xlabel="step")
+        axes.legend()
+    losses.set_yscale("log")
+    empty.remove()
+    impurity.tick_params(labelbottom=True)
+    impurity.set_xlabel("step")
+    first, last = phases.onset(run), phases.peak(run)
+    for axes in (sharpness, jacobian, impurity, losses, accuracies):
+        mark_phases(axes, (0, first, last, run.config.steps))
+    return figure
+
+
+def mark_phases(axes: Axes, ends: Sequence[int]) -> None:
+    """A grey band for phase II, and the number of each phase above the axes."""
+    axes.axvspan(ends[1], ends[2], color=GREY, alpha=0.12, linewidth=0, zorder=0)
+    for name, start, stop in zip(PHASES, ends, ends[1:], strict=False):
+        if stop > start:
+            place = ((start + stop) / 2, 1.01)
+            axes.annotate(name, place, xycoords=("data", "axes fraction"), ha="center", color=GREY)
+
+
+# -- Figures 6 and 22 to 25: comparisons -----------------------------------------------------------
+
+
+@styled
+def evolution(runs: Sequence[Any], by: str, jacobian: str = "jacobian_norm_sq") -> Figure:
+    """‖H‖, a squared Jacobian norm and ⟨λ^(1)⟩ against the step, one colour and line style for each
+    value of a field; the first seed smoothed (running median over a twentieth of the run), its
+    measurements and the other seeds faint.
+
+    Args:
+        by: "lr" or "batch_size".
+        jacobian: the column in the middle, ``jacobian_norm_sq`` or ``jacobian_ones_sq``.
+    """
+    names = ("sharpness", jacobian, "impurity_mean")
+    figure, panels = plt.subplots(1, 3, figsize=(8.4, 3.0))
+    keys = values_of(runs, by)
+    for run in reversed(runs):
+        style = keys.index(getattr(run.config, by))
+        color, line = COLORS[style], STYLES[style]
+        first = run is next(r for r in runs if getattr(r.config, by) == keys[style])
+        for axes, name in zip(panels, names, strict=True):
+            frame = measured(run, name)
+            axes.plot(frame["step"], frame[name], color=color, alpha=0.2, linewidth=0.6)
+            if first:
+                width = max(1, len(frame) // 20)
+                smooth = frame[name].rolling(width, center=True, min_periods=1).median()
+                axes.plot(
+                    frame["step"], smooth, color=color, linestyle=line, label=setting(run, by)
+                )
+    for axes, name in zip(panels, names, strict=True):
+        axes.set(xlabel="step", ylabel=QUANTITIES[name].label)
+        axes.set_ylim(bottom=0)
+    for lr in values_of(runs, "lr"):
+        color = COLORS[keys.index(lr)] if by == "lr" else GREY
+        panels[0].axhline(2 / lr, color=color, linewidth=0.8, linestyle=(0, (1, 3)))
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles[::-1], labels[::-1], loc="outside lower center", ncols=len(keys))
+    return figure
+
+
+# -- Figures 12 to 14: norms -----------------------------------------------------------------------
+
+NORMS = {
+    "logit_norm": r"logit norm $\langle\|z\|\rangle$",
+    "logit_sum": r"logit sum $\langle|1^\top z|\rangle$",
+    "weight_norm": r"weight norm $\|\theta\|$",
+    "distance": r"distance $\|\theta(t)-\theta(0)\|$",
+}
+
+
+@styled
+def norms(run: Any, until: int | None = None, every: int = 1) -> Figure:
+    """Logit norm, logit sum, weight norm and distance from θ(0) against the step.
+
+    Args:
+        until: last step that is drawn.
+        every: draw one step in so many.
+    """
+    figure, panels = plt.subplots(2, 2, figsize=(7.2, 4.6), sharex=True)
+    for axes, (name, label) in zip(panels.flat, NORMS.items(), strict=True):
+        frame = measured(run, name)
+        frame = frame[(frame["step"] % every == 0) & (frame["step"] <= (until or np.inf))]
+        axes.plot(frame["step"], frame[name], color=BLUE)
+        axes.set_ylabel(label)
+    for axes in panels[-1]:
+        axes.set_xlabel("step")
+    return figure
+
+
+@styled
+def layer_norms(run: Any, every: int = 10) -> Figure:
+    """The norm of each layer's weights against the step, one panel a layer."""
+    values = array(run, "layer_norms")
+    steps = np.asarray(run.arrays["layer_norms.steps"])
+    shown = steps % every == 0
+    count = values.shape[1]
+    figure, panels = plt.subplots(2, -(-count // 2), figsize=(7.8, 4.2), sharex=True)
+    for k, axes in enumerate(panels.flat):
+        if k >= count:
+            axes.remove()
+            continue
+        axes.plot(steps[shown], values[shown, k], color=BLUE)
+        axes.set_title(f"layer {k + 1}")
+        if k % panels.shape[1] == 0:
+            axes.set_ylabel("norm of the weights")
+        if k + panels.shape[1] >= count:
+            axes.set_xlabel("step")
+    return figure
+
+
+# -- Figures 15 to 21 and 32: the relation ---------------------------------------------------------
+
+
+@styled
+def relation(
+    runs: Sequence[Any], by: str = "lr", start: int = 0, stop: int | None = None
+) -> Figure:
+    """‖H‖ and its predictor, and their ratio, a column for each setting (the first seed).
+
+    Above, ‖H‖ and c·⟨λ^(1)⟩‖⟨J⟩1̂‖² (for the squared loss c·‖⟨J⟩‖²) on a logarithmic axis, c being
+    the median ratio over the run; 2/η dashed.  Below, the ratio over its median, with the band of a
+    factor 2 that the criterion allows; the other seeds faint.
+
+    Args:
+        by: the field of the configuration that tells the columns apart, "lr" or "batch_size".
+        start, stop: the steps that are drawn.
+    """
+    keys = values_of(runs, by)
+    squared = runs[0].config.loss == "squared"
+    name = (
+        r"\|\langle J\rangle\|^2"
+        if squared
+        else (r"\langle\lambda^{(1)}\rangle\|\langle J\rangle\hat 1\|^2")
+    )
+    figure, panels = plt.subplots(
+        2, len(keys), figsize=(max(4.6, 2.8 * len(keys)), 4.4), squeeze=False, sharex="col",
+        height_ratios=(2, 1),
+    )  # fmt: skip
+    for column, key in zip(panels.T, keys, strict=True):
+        above, below = column
+        group = [run for run in runs if getattr(run.config, by) == key]
+        for position, run in enumerate(group):
+            frame = related(run)
+            relative = frame["sharpness"] / frame["predictor"]
+            constant = float(relative.median())
+            seen = (frame["step"] >= start) & (frame["step"] <= (stop or np.inf))
+            frame, relative = frame[seen], relative[seen] / constant
+            if position == 0:
+                steps = frame["step"]
+                above.plot(steps, frame["sharpness"], color=BLUE, linewidth=0.9, label=r"$\|H\|$")
+                above.plot(
+                    steps, constant * frame["predictor"], color=ORANGE, linewidth=0.9,
+                    label=rf"$c\,{name}$",
+                )  # fmt: skip
+                below.plot(steps, relative, color=PURPLE, linewidth=0.9, zorder=3)
+                above.set_title(f"{setting(run, by)}, c = {constant:.2g}")
+                threshold(above, run.config.lr)
+            else:
+                below.plot(frame["step"], relative, color=PURPLE, linewidth=0.5, alpha=0.4)
+        above.set_yscale("log")
+        below.axhspan(0.5, 2, color=SKY, alpha=0.15, linewidth=0)
+        below.set(yscale="log", xlabel="step")
+    panels[0, 0].set_ylabel("largest eigenvalue")
+    panels[1, 0].set_ylabel("ratio / median")
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    return figure

@@ -1,0 +1,337 @@
+"""Measuring functions behind the claims on eigenvectors and class means: Figures 8 to 11 and 27 to
+31.
+
+Thresholds and conventions as in :mod:`ijrlib.criteria`; the paper's steps are translated as in
+:mod:`ijrlib.phases`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations, pairwise
+
+import numpy as np
+
+from ijrlib import phases
+from ijrlib.conventions import CIFAR10, PAIRS, STRETCH_BINS
+from ijrlib.criteria import SHARED_VARIANCE, Measurement, NotMeasured, array, first, rows
+from ijrlib.store import Run
+
+STEP = 1000
+"""The paper's step of Figures 8, 9 and 30."""
+
+
+def class_index(name: str) -> int:
+    """Number of one of CIFAR-10's classes."""
+    return CIFAR10.index(name)
+
+
+def at_stage(run: Run, name: str, paper_step: int = STEP) -> tuple[np.ndarray, int]:
+    """An array at the stage of one of the paper's steps, and our step; it may hold nan."""
+    ((_, index, step),) = phases.stages(run, name, [paper_step])
+    return np.asarray(run.arrays[name][index], dtype=float), step
+
+
+# -- Figures 8 and 27: eigenvectors of M -----------------------------------------------------------
+
+ENTRY_TOLERANCE = 0.05
+ZERO_COLUMN = 1e-3
+DIAGONAL = (0.44, 0.25, 0.17, 0.13, 0.09, 0.07, 0.05, 0.04, 0.02)
+SUBDIAGONAL = (-0.27, -0.23, -0.18, -0.16, -0.13, -0.12, -0.09, -0.08, -0.06)
+PAPER_STEPS_27 = (100, 500, 1000, 2000, 4000, 6000)
+
+
+def two_entries(runs: Sequence[Run]) -> Measurement:
+    """Share of each column's squared mass in its entries at (i) and (i + 1), the least."""
+    matrix, step = at_stage(first(runs), "q_sqrt_lambda")
+    squares = matrix[:, :-1] ** 2
+    columns = np.arange(squares.shape[1])
+    shares = (squares[columns, columns] + squares[columns + 1, columns]) / squares.sum(0)
+    return Measurement(
+        f"{shares.min():.2f} to {shares.max():.2f} over the columns at step {step}",
+        bool(shares.min() > SHARED_VARIANCE),
+    )
+
+
+def signs(runs: Sequence[Run]) -> Measurement:
+    """Signs of the diagonal and the subdiagonal."""
+    matrix, step = at_stage(first(runs), "q_sqrt_lambda")
+    diagonal, below = np.diag(matrix)[:-1], np.diag(matrix, -1)
+    return Measurement(
+        f"{(diagonal > 0).sum()} of {len(diagonal)} positive, {(below < 0).sum()} of {len(below)} "
+        f"negative at step {step}",
+        bool((diagonal > 0).all() and (below < 0).all()),
+    )
+
+
+def last_column(runs: Sequence[Run]) -> Measurement:
+    """The largest entry of the last column."""
+    matrix, step = at_stage(first(runs), "q_sqrt_lambda")
+    largest = float(np.abs(matrix[:, -1]).max())
+    return Measurement(f"at most {largest:.1e} at step {step}", largest <= ZERO_COLUMN)
+
+
+def printed_entries(runs: Sequence[Run], offset: int) -> Measurement:
+    """The diagonal (offset 0) or subdiagonal (−1) against the printed one."""
+    matrix, step = at_stage(first(runs), "q_sqrt_lambda")
+    printed = np.array(SUBDIAGONAL if offset else DIAGONAL)
+    found = np.diag(matrix, offset)[: len(printed)]
+    if len(found) != len(printed):
+        raise NotMeasured(f"{len(found)} entries, {len(printed)} are printed")
+    worst = float(np.abs(found - printed).max())
+    text = " ".join(f"{value:.2f}".replace("-", "−").replace("0.", ".") for value in found)
+    return Measurement(
+        f"{text} at step {step}: within {worst:.2f} of print", worst <= ENTRY_TOLERANCE
+    )
+
+
+def dominance_grows(runs: Sequence[Run]) -> Measurement:
+    """Share of the first column in the squared mass of ⟨QΛ^½⟩ at the six steps."""
+    run = first(runs)
+    shares = []
+    for paper_step in PAPER_STEPS_27:
+        squares = at_stage(run, "q_sqrt_lambda", paper_step)[0] ** 2
+        shares.append(float(squares[:, 0].sum() / squares.sum()))
+    text = ", ".join(f"{s:.2f}" for s in shares)
+    return Measurement(f"share {text}", all(a < b for a, b in pairwise(shares)))
+
+
+# -- Figures 9 and 28 to 30: clusters --------------------------------------------------------------
+
+MRL_PRINTED = {"dog": 0.53, "automobile": 0.55}
+MRL_TOLERANCE = 0.15
+NEARLY_ORTHOGONAL = 0.2
+PRINTED_PAIRS = (
+    ("automobile", "truck"),
+    ("cat", "dog"),
+    ("cat", "frog"),
+    ("deer", "horse"),
+    ("ship", "truck"),
+)
+MOST_NEGATIVE = 3
+PAPER_STEPS_28 = (500, 1000, 1500, 2000, 3000, 4000)
+LEAST_EXAMPLES = 20
+RANDOM_FACTOR = 3
+SEPARATED = 0.9
+
+
+def clusters(runs: Sequence[Run]) -> Measurement:
+    """Mean cosine of two different examples of one class, against two of two classes."""
+    run = first(runs)
+    products, step = at_stage(run, "resultant_products")
+    counts, _ = at_stage(run, "class_counts")
+    several = np.flatnonzero(counts >= 2)
+    if len(several) < 2:
+        raise NotMeasured(f"{run.config.name}: fewer than two classes with two examples")
+    within = {
+        i: (counts[i] * products[i, i] - 1) / (counts[i] - 1) for i in several
+    }  # without each example's cosine with itself
+    pairs = list(combinations(several, 2))
+    apart = [min(within[i], within[j]) > products[i, j] for i, j in pairs]
+    between = [products[i, j] for i, j in pairs]
+    return Measurement(
+        f"within {min(within.values()):.2f} to {max(within.values()):.2f}, between "
+        f"{_signed(min(between))} to {_signed(max(between))}: larger within for {sum(apart)} of "
+        f"{len(pairs)} pairs at step {step}",
+        all(apart),
+    )
+
+
+def resultant_lengths(run: Run) -> np.ndarray:
+    """ρ of each D_i at each measured step, shape (T, C); nan where a D_i is empty."""
+    if "resultant_products" not in run.arrays:
+        raise NotMeasured(f"{run.config.name} has no array resultant_products")
+    products = np.asarray(run.arrays["resultant_products"], dtype=float)
+    return np.sqrt(np.diagonal(products, axis1=1, axis2=2).clip(0))
+
+
+def printed_lengths(runs: Sequence[Run]) -> Measurement:
+    """ρ of dog and of automobile against print."""
+    run = first(runs)
+    index = phases.nearest(run, "resultant_products", phases.stage(run, STEP))
+    lengths = resultant_lengths(run)[index]
+    found = {name: float(lengths[class_index(name)]) for name in MRL_PRINTED}
+    if not np.isfinite(list(found.values())).all():
+        raise NotMeasured(f"{run.config.name}: no example of dog or of automobile")
+    worst = max(abs(found[name] - printed) for name, printed in MRL_PRINTED.items())
+    text = ", ".join(f"ρ = {value:.2f} ({name})" for name, value in found.items())
+    step = int(run.arrays["resultant_products.steps"][index])
+    return Measurement(f"{text} at step {step}", worst <= MRL_TOLERANCE)
+
+
+def _pairs_of_means(run: Run, paper_step: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Cosine matrix, its finite entries above the diagonal, and our step."""
+    matrix, step = at_stage(run, "class_mean_cosines", paper_step)
+    above = matrix[np.triu_indices(len(matrix), 1)]
+    above = above[np.isfinite(above)]
+    if not len(above):
+        raise NotMeasured(f"{run.config.name}: fewer than two classes at step {step}")
+    return matrix, above, step
+
+
+def means_orthogonal(runs: Sequence[Run]) -> Measurement:
+    """Median |cos| over the pairs of class means."""
+    _, above, step = _pairs_of_means(first(runs), STEP)
+    median = float(np.median(np.abs(above)))
+    return Measurement(
+        f"median |cos| {median:.2f} over {len(above)} pairs at step {step}",
+        median <= NEARLY_ORTHOGONAL,
+    )
+
+
+def negative_pairs(runs: Sequence[Run]) -> Measurement:
+    """The five printed pairs, and the rank of the first two among all pairs."""
+    matrix, above, step = _pairs_of_means(first(runs), STEP)
+    found = [float(matrix[class_index(a), class_index(b)]) for a, b in PRINTED_PAIRS]
+    if not np.isfinite(found).all():
+        raise NotMeasured("one of the printed pairs has an empty class")
+    lowest = np.sort(above)[:MOST_NEGATIVE][-1]
+    text = ", ".join(
+        f"{a}–{b} {_signed(v)}" for (a, b), v in zip(PRINTED_PAIRS, found, strict=True)
+    )
+    return Measurement(
+        f"{text} at step {step}; third lowest of all {_signed(lowest)}",
+        max(found) < 0 and max(found[:2]) <= lowest,
+    )
+
+
+def means_orthogonal_throughout(runs: Sequence[Run]) -> Measurement:
+    """Median |cos| and the lowest cosine at the six steps."""
+    run = first(runs)
+    medians, lowest = [], []
+    for paper_step in PAPER_STEPS_28:
+        _, above, _ = _pairs_of_means(run, paper_step)
+        medians.append(float(np.median(np.abs(above))))
+        lowest.append(float(above.min()))
+    return Measurement(
+        f"median |cos| {min(medians):.2f} to {max(medians):.2f}, lowest cosine "
+        f"{_signed(min(lowest))} to {_signed(max(lowest))}",
+        max(medians) <= NEARLY_ORTHOGONAL and max(lowest) < 0,
+    )
+
+
+def concentrated(runs: Sequence[Run]) -> Measurement:
+    """ρ·√|D_i| of every class with enough examples at every measured step, the least."""
+    run = first(runs)
+    counts = array(run, "class_counts").astype(float)
+    lengths = resultant_lengths(run)
+    enough = counts >= LEAST_EXAMPLES
+    if not enough.any():
+        raise NotMeasured(f"{run.config.name}: no class with {LEAST_EXAMPLES} examples")
+    least = float((lengths * np.sqrt(counts))[enough].min())
+    return Measurement(
+        f"ρ at least {least:.1f}/√|D_i|; {enough.sum()} classes over {len(counts)} steps",
+        least >= RANDOM_FACTOR,
+    )
+
+
+def own_side(run: Run, pair: int) -> float:
+    """Share of the examples of both classes of ``PAIRS[pair]`` whose m_x has a larger projection on
+    the mean of their own class than on the other's."""
+    one, other = PAIRS[pair]
+    coordinates, _ = at_stage(run, "plane_coordinates")
+    cosines, _ = at_stage(run, "class_mean_cosines")
+    classes, _ = at_stage(run, "probable_class")
+    cosine = cosines[one, other]
+    points = coordinates[pair]
+    arrow = np.array([cosine, np.sqrt(1 - cosine**2)])
+    lead = points[:, 0] - points @ arrow  # of the first class's mean
+    right = np.concatenate([lead[classes == one] > 0, lead[classes == other] < 0])
+    if not np.isfinite(cosine) or not len(right):
+        raise NotMeasured(f"{run.config.name}: {CIFAR10[one]} or {CIFAR10[other]} is empty")
+    return float(right.mean())
+
+
+def pairs_separate(runs: Sequence[Run]) -> Measurement:
+    """:func:`own_side` of the four pairs of Figure 30."""
+    run = first(runs)
+    shares = {pair: own_side(run, k) for k, pair in enumerate(PAIRS) if k}
+    text = ", ".join(f"{CIFAR10[a]}–{CIFAR10[b]} {share:.0%}" for (a, b), share in shares.items())
+    return Measurement(text, min(shares.values()) > SEPARATED)
+
+
+# -- Figures 10, 11 and 31: alignment --------------------------------------------------------------
+
+FAR_BETTER = 100
+NEAR_ONE = 0.9
+LARGER_PART = 0.71
+UNIT_RANGE = (0.5, 2.0)
+SMALL_ANGLE = 0.1
+
+
+def gradient_and_top(runs: Sequence[Run]) -> Measurement:
+    """Median |cos(g_D, r)| against 1/√m."""
+    run = first(runs)
+    frame = rows(run, "gradient_alignment")
+    median = float(frame["gradient_alignment"].median())
+    random = float(run.provenance["parameters"]) ** -0.5
+    return Measurement(
+        f"median {median:.2f} over {len(frame)} steps, {median / random:.0f} times 1/√m = "
+        f"{random:.1e}",
+        median >= FAR_BETTER * random,
+    )
+
+
+def example_gradient(runs: Sequence[Run]) -> Measurement:
+    """cos(−g_x, Jq^(1)) of the examples classified right: their median, over the steps."""
+    frame = rows(first(runs), "descent_cosine_correct")
+    values = frame["descent_cosine_correct"]
+    return Measurement(
+        f"median {values.median():.2f} over {len(frame)} steps, from {values.min():.2f} to "
+        f"{values.max():.2f}",
+        bool(values.median() >= NEAR_ONE),
+    )
+
+
+def in_subspace(runs: Sequence[Run], which: str) -> Measurement:
+    """Median AS(g_D) (``gradient``) or AS(r) (``top``) over the steps at which no D_i is empty."""
+    name = f"subspace_alignment_{which}"
+    frame = rows(first(runs), name, "classes_present")
+    full = frame[frame["classes_present"] == frame["classes_present"].max()]
+    if full["classes_present"].iloc[0] < len(CIFAR10):
+        raise NotMeasured("some D_i is empty at every step")
+    median, left_out = float(full[name].median()), len(frame) - len(full)
+    return Measurement(
+        f"median {median:.2f} over {len(full)} steps; some D_i is empty at {left_out}",
+        median >= LARGER_PART,
+    )
+
+
+def both_in_subspace(runs: Sequence[Run]) -> Measurement:
+    """AS(g_D) and AS(r) at once."""
+    one, two = in_subspace(runs, "gradient"), in_subspace(runs, "top")
+    return Measurement(f"g: {one.value}; r: {two.value}", one.holds and two.holds)
+
+
+def between_classes(runs: Sequence[Run]) -> Measurement:
+    """Norm of the between-class term over ‖G‖, the median over the steps that have both."""
+    frame = rows(first(runs), "between_class_norm", "gauss_newton_norm")
+    share = frame["between_class_norm"] / frame["gauss_newton_norm"]
+    return Measurement(
+        f"median {share.median():.2f} over {len(frame)} steps, from {share.min():.2f} to "
+        f"{share.max():.2f}",
+        bool(share.median() > SHARED_VARIANCE),
+    )
+
+
+def images_near_one(runs: Sequence[Run]) -> Measurement:
+    """Share of ‖Jq^(i)‖²·C/‖J‖_F² in [½, 2], over examples, i and steps."""
+    counts = array(first(runs), "stretch_counts").sum(axis=(0, 1))
+    middle = (STRETCH_BINS[1:] + STRETCH_BINS[:-1]) / 2
+    inside = (middle > UNIT_RANGE[0]) & (middle < UNIT_RANGE[1])
+    share = float(counts[inside].sum() / counts.sum())
+    return Measurement(f"{share:.0%} of {int(counts.sum()):,} values", share > SHARED_VARIANCE)
+
+
+def images_orthogonal(runs: Sequence[Run]) -> Measurement:
+    """The median of cos²(Jq^(i), Jq^(j)) over examples and i < j, the largest over the steps."""
+    frame = rows(first(runs), "cos_sq_median")
+    values = frame["cos_sq_median"]
+    return Measurement(
+        f"median {values.min():.3f} to {values.max():.3f} over {len(frame)} steps",
+        bool(values.max() <= SMALL_ANGLE),
+    )
+
+
+def _signed(value: float) -> str:
+    return f"{value:.2f}".replace("-", "−")

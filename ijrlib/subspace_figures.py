@@ -1,0 +1,236 @@
+"""Plots of eigenvectors, class means and alignments: Figures 8 to 11 and 27 to 31.
+
+As in :mod:`ijrlib.figures`: each function takes stored runs and returns a matplotlib Figure.  The
+paper's steps are translated to ours by :mod:`ijrlib.phases`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from ijrlib import phases
+from ijrlib.conventions import CIFAR10, COS_SQ_BINS, PAIRS, STRETCH_BINS
+from ijrlib.figures import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILION,
+    array,
+    measured,
+    styled,
+)
+from ijrlib.subspace_criteria import at_stage, resultant_lengths
+
+COLORS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
+
+
+def _grid(count: int, size: float, most: int = 3) -> tuple[Figure, list[Axes]]:
+    """A figure with so many square panels, at most ``most`` in a row."""
+    columns = min(count, most)
+    rows = -(-count // columns)
+    figure, panels = plt.subplots(
+        rows, columns, figsize=(size * columns + 0.6, size * rows + 0.3), squeeze=False
+    )
+    for axes in panels.flat[count:]:
+        axes.remove()
+    return figure, list(panels.flat[:count])
+
+
+def _stage_title(run: Any, paper_step: int, step: int) -> str:
+    return f"step {step}: {phases.STAGES[paper_step]}"
+
+
+# -- Figures 8 and 27 ------------------------------------------------------------------------------
+
+
+@styled
+def scaled_eigenvectors(run: Any, paper_steps: Sequence[int] = (1000,)) -> Figure:
+    """⟨QΛ^½⟩ in sorted order, a heat map for each of the paper's steps, all on one scale; the
+    entries (i, i) and (i + 1, i) are framed.  With a single panel the numbers are printed in it."""
+    figure, panels = _grid(len(paper_steps), 2.5 if len(paper_steps) > 1 else 4.6)
+    matrices = [at_stage(run, "q_sqrt_lambda", step) for step in paper_steps]
+    limit = max(float(np.abs(matrix).max()) for matrix, _ in matrices)
+    for axes, paper_step, (matrix, step) in zip(panels, paper_steps, matrices, strict=True):
+        image = axes.imshow(matrix, vmin=-limit, vmax=limit)
+        classes = len(matrix)
+        ticks = np.arange(classes)
+        axes.set_xticks(ticks, [str(i + 1) for i in ticks])
+        axes.set_yticks(ticks, [f"({i + 1})" for i in ticks])
+        axes.grid(False)
+        for i in range(classes - 1):
+            frame = {"fill": False, "edgecolor": GREY, "linestyle": "--", "linewidth": 0.7}
+            axes.add_patch(Rectangle((i - 0.5, i - 0.5), 1, 2, **frame))
+        axes.set_title(_stage_title(run, paper_step, step), fontsize=8)
+        if len(panels) == 1:
+            _print_entries(axes, matrix, limit)
+            axes.set(xlabel=r"column $i$: $\sqrt{\lambda^{(i)}}\,q^{(i)}$", ylabel="class by rank")
+    figure.colorbar(image, ax=panels, shrink=0.8, label=r"$\langle Q\Lambda^{1/2}\rangle$")
+    return figure
+
+
+def _print_entries(axes: Axes, matrix: np.ndarray, limit: float) -> None:
+    for (row, column), value in np.ndenumerate(matrix):
+        if abs(value) >= 0.005:
+            color = "white" if abs(value) > 0.6 * limit else "black"
+            text = f"{value:.2f}".replace("0.", ".").replace("-", "−")
+            axes.text(column, row, text, ha="center", va="center", fontsize=6.5, color=color)
+
+
+# -- Figures 9 and 28 to 30 ------------------------------------------------------------------------
+
+
+@styled
+def class_planes(run: Any, pairs: Sequence[int]) -> Figure:
+    """The directions m_x/‖m_x‖ of two classes in the plane of their class means, a panel for each
+    pair, at the stage of the paper's step 1000; arrows show the two means, the circle has radius 1.
+
+    Args:
+        pairs: indices into ``conventions.PAIRS``.
+    """
+    figure, panels = _grid(len(pairs), 3.1, most=2)
+    lengths = resultant_lengths(run)
+    for axes, k in zip(panels, pairs, strict=True):
+        one, other = PAIRS[k]
+        coordinates, step = at_stage(run, "plane_coordinates")
+        classes, _ = at_stage(run, "probable_class")
+        cosine = float(at_stage(run, "class_mean_cosines")[0][one, other])
+        index = phases.nearest(run, "resultant_products", step)
+        arrows = ((1.0, 0.0), (cosine, np.sqrt(max(0.0, 1 - cosine**2))))
+        for label, color, marker, arrow in zip(
+            (one, other), (BLUE, VERMILION), ("o", "^"), arrows, strict=True
+        ):
+            points = coordinates[k][classes == label]
+            axes.scatter(
+                points[:, 0], points[:, 1], s=9, color=color, marker=marker, alpha=0.45,
+                linewidths=0, label=rf"{CIFAR10[label]}, $\rho$ = {lengths[index, label]:.2f}",
+            )  # fmt: skip
+            if np.isfinite(arrow).all():
+                axes.annotate(
+                    "", arrow, (0, 0),
+                    arrowprops={"arrowstyle": "-|>", "color": color, "linewidth": 1.4},
+                )  # fmt: skip
+        axes.add_patch(plt.Circle((0, 0), 1, fill=False, color=GREY, linewidth=0.8))
+        axes.set(xlim=(-1.05, 1.05), ylim=(-1.05, 1.05), aspect="equal")
+        axes.set(xlabel="along the first mean", ylabel="orthogonal to it")
+        axes.set_title(f"step {step}, cosine of the means {cosine:.2f}".replace("-", "−"))
+        axes.legend(loc="lower left", fontsize=7.5)
+    return figure
+
+
+@styled
+def class_mean_cosines(run: Any, paper_steps: Sequence[int] = (1000,)) -> Figure:
+    """Cosines between the ⟨m⟩_{D_i}, a heat map for each of the paper's steps; white where a D_i is
+    empty.  With a single panel the numbers are printed in it."""
+    figure, panels = _grid(len(paper_steps), 2.6 if len(paper_steps) > 1 else 4.6)
+    for axes, paper_step in zip(panels, paper_steps, strict=True):
+        matrix, step = at_stage(run, "class_mean_cosines", paper_step)
+        image = axes.imshow(np.ma.masked_invalid(matrix), vmin=-1, vmax=1)
+        ticks = np.arange(len(matrix))
+        single = len(panels) == 1
+        names = CIFAR10 if single else [name[:2] for name in CIFAR10]
+        axes.set_xticks(ticks, names, rotation=90, fontsize=7.5)
+        axes.set_yticks(ticks, names, fontsize=7.5)
+        axes.grid(False)
+        axes.set_title(_stage_title(run, paper_step, step), fontsize=8)
+        if single:
+            _print_entries(axes, np.nan_to_num(matrix), 1.0)
+    figure.colorbar(image, ax=panels, shrink=0.8, label="cosine of the class means")
+    return figure
+
+
+@styled
+def mean_resultant_lengths(run: Any) -> Figure:
+    """ρ of each D_i against the step (Figure 29), a curve a class; a gap where D_i is empty.
+    Dashed: 1/√|D_i| of random directions, for the mean |D_i|."""
+    lengths, counts = resultant_lengths(run), array(run, "class_counts")
+    steps = np.asarray(run.arrays["resultant_products.steps"])
+    figure, axes = plt.subplots(figsize=(7.2, 3.6))
+    for i in range(lengths.shape[1]):
+        style = "-" if i < len(COLORS) else "--"
+        axes.plot(
+            steps, lengths[:, i], color=COLORS[i % len(COLORS)], linestyle=style, marker=".",
+            markersize=4, label=CIFAR10[i],
+        )  # fmt: skip
+    random = 1 / np.sqrt(counts.sum(1).mean() / counts.shape[1])
+    axes.axhline(random, color=GREY, linestyle=":", linewidth=1.2, label="random directions")
+    axes.set(xlabel="step", ylabel=r"mean resultant length $\rho$", ylim=(0, 1.02))
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return figure
+
+
+# -- Figures 10, 11 and 31 -------------------------------------------------------------------------
+
+
+@styled
+def alignment(run: Any) -> Figure:
+    """Left, |cos(g_D, r)| with the 1/√m of random vectors dashed; middle, cos(−g_x, Jq^(1)): mean
+    and 25–75% band over the examples, and the median over those classified right; right, AS of g_D
+    and of r in the span of the class means, hollow where some D_i is empty."""
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(8.4, 3.0))
+    frame = measured(run, "gradient_alignment")
+    left.plot(frame["step"], frame["gradient_alignment"], color=BLUE, linewidth=0.9)
+    random = float(run.provenance["parameters"]) ** -0.5
+    left.axhline(random, color=GREY, linestyle="--", linewidth=1.1, label=r"random: $1/\sqrt{m}$")
+    left.set(xlabel="step", ylabel=r"$|\cos(g_D, r)|$", yscale="log")
+    left.legend(loc="lower right")
+
+    names = ("descent_cosine_mean", "descent_cosine_q25", "descent_cosine_q75")
+    frame = measured(run, *names)
+    middle.fill_between(
+        frame["step"], frame[names[1]], frame[names[2]], color=SKY, alpha=0.45, linewidth=0,
+        label="25–75%",
+    )  # fmt: skip
+    middle.plot(frame["step"], frame[names[0]], color=BLUE, label="mean")
+    correct = measured(run, "descent_cosine_correct")
+    middle.plot(
+        correct["step"], correct["descent_cosine_correct"], color=VERMILION, linestyle="--",
+        label="classified right, median",
+    )  # fmt: skip
+    middle.set(xlabel="step", ylabel=r"$\cos(-g_x, J q^{(1)})$", ylim=(-1.05, 1.05))
+    middle.legend(loc="lower right", fontsize=7.5)
+
+    for name, label, color, marker in (
+        ("subspace_alignment_gradient", r"$g_D$", BLUE, "o"),
+        ("subspace_alignment_top", r"$r$", VERMILION, "^"),
+    ):
+        frame = measured(run, name, "classes_present")
+        full = frame["classes_present"] == len(CIFAR10)
+        right.plot(frame["step"], frame[name], color=color, linewidth=0.8)
+        dots = {"color": color, "marker": marker, "markersize": 3.5, "linestyle": "none"}
+        right.plot(frame["step"][full], frame[name][full], label=label, **dots)
+        right.plot(frame["step"][~full], frame[name][~full], markerfacecolor="white", **dots)
+    right.set(xlabel="step", ylabel="alignment AS with the class means", ylim=(0, 1.05))
+    right.legend(loc="lower right")
+    return figure
+
+
+@styled
+def eigenvector_images(run: Any) -> Figure:
+    """Histograms over examples and measured steps of ‖Jq^(i)‖²·C/‖J‖_F² (left; all i < C, and i = 1
+    apart) and of cos²(Jq^(i), Jq^(j)), i < j (right), as shares a bin; dashed where the paper has
+    them concentrate."""
+    stretch = array(run, "stretch_counts").sum(0)
+    cos_sq = array(run, "cos_sq_counts").sum(0)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(7.4, 3.2))
+    for counts, color, label in (
+        (stretch.sum(0), BLUE, r"all $i < C$"),
+        (stretch[0], VERMILION, r"$i = 1$"),
+    ):
+        left.stairs(counts / counts.sum(), STRETCH_BINS, color=color, label=label, linewidth=1.3)
+    left.axvline(1, color=GREY, linestyle="--", linewidth=1.1)
+    left.set(xlabel=r"$C\,\|Jq^{(i)}\|^2 / \|J\|_F^2$", ylabel="share of the values")
+    left.legend()
+    right.stairs(cos_sq / cos_sq.sum(), COS_SQ_BINS, color=BLUE, fill=True, alpha=0.6)
+    right.axvline(0, color=GREY, linestyle="--", linewidth=1.1)
+    right.set(xlabel=r"$\cos^2(Jq^{(i)}, Jq^{(j)})$, $i < j$", ylabel="share of the values")
+    return figure
