@@ -44,7 +44,7 @@ class Quantity(NamedTuple):
 QUANTITIES = {
     "sharpness": Quantity(r"sharpness $\|H\|$", BLUE),
     "jacobian_norm_sq": Quantity(r"Jacobian norm $\|\langle J\rangle\|^2$", VERMILION),
-    "jacobian_ones_sq": Quantity(r"$\|\langle J\rangle\hat 1\|^2$", VERMILION),
+    "jacobian_ones_sq": Quantity(r"$\|\langle J\rangle\hat 1\|^2$", ORANGE),
     "impurity_mean": Quantity(r"impurity $\langle\lambda^{(1)}\rangle$", GREEN),
     "gauss_newton_norm": Quantity(r"$\|G\|$", SKY),
     "theorem_2_mean": Quantity(r"$\langle\lambda^*\|J\|^2\rangle$", "#000000"),

@@ -107,14 +107,19 @@ def provenance(
     and data, the command that repeats the chapter, the series as CSV, and a warning for a diverged
     run."""
     command = rerun_command(figure, scale, seed, overrides)
-    setting = experiments.FIGURES[figure].paper_setting if figure in experiments.FIGURES else ""
+    entry = experiments.FIGURES.get(figure)
+    facts = {
+        "scale": scale,
+        "setting in the paper": entry.paper_setting if entry else "",
+        "stand-in": entry.stand_in if entry and scale != "paper" else "",
+    }
     warnings = [
         f"{run.config.name} diverged at step {run.provenance.get('diverged_at')}: it is shown up "
         "to there."
         for run in runs
         if run.provenance.get("status") == "diverged"
     ]
-    lines = [("scale", scale), *([("setting in the paper", setting)] if setting else [])]
+    lines = [(name, value) for name, value in facts.items() if value]
     parts = [f'<p role="alert"><strong>Warning.</strong> {_text(w)}</p>' for w in warnings]
     parts.append("<ul>" + "".join(f"<li>{_text(k)}: {_text(v)}</li>" for k, v in lines) + "</ul>")
     if runs:

@@ -178,10 +178,13 @@ def phase_run(
     series["between_class_norm"] = 0.7 * sharpness
     series["theorem_2_bound"] = 2.0 * sharpness
     series["test_accuracy"] = np.minimum(step, 200) / 400
-    for name in ("logit_norm", "weight_norm", "distance"):
+    series["train_accuracy"] = step / PHASE_END
+    series["train_loss"], series["test_loss"] = np.exp(-step / 100), np.exp(-step / 200)
+    for name in ("logit_norm", "logit_sum", "weight_norm", "distance"):
         series[name] = 1.0 + step
     series["gradient_alignment"] = 0.5
-    series["descent_cosine_correct"] = 0.95
+    for name, value in (("mean", 0.6), ("q25", 0.4), ("q75", 0.9), ("correct", 0.95)):
+        series[f"descent_cosine_{name}"] = value
     series["subspace_alignment_gradient"] = series["subspace_alignment_top"] = 0.8
     series["classes_present"] = np.where(step < 50, 7.0, 10.0)
     series["cos_sq_median"] = 0.02
@@ -215,6 +218,7 @@ def phase_run(
         "probable_class": np.repeat(classes[None], len(few), axis=0),
         "plane_coordinates": np.repeat(plane[None], len(few), axis=0),
         "stretch_counts": np.repeat(stretch[None], len(few), axis=0),
+        "cos_sq_counts": np.repeat(10.0 * (np.arange(100) < 5)[None], len(few), axis=0),
         "layer_norms": np.linspace(1, 2, len(few))[:, None] * np.ones(6),
         "lambda_1": np.ones((len(few), 500)),
     }
@@ -223,4 +227,5 @@ def phase_run(
     path[:, 0] = np.where(step[:301] <= PHASE_ONSET, step[:301], 90 + 0.1 * step[:301])
     path[PHASE_ONSET::2, 1] = 1
     arrays |= {"trajectory_gram": path @ path.T, "trajectory_gram.steps": step[:301]}
+    arrays |= {"trajectory_umap": path, "trajectory_umap.steps": step[:301]}
     return Run(config, series, arrays, {**PROVENANCE, "parameters": 511_926})

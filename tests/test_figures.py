@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 
 import matplotlib as mpl
 
@@ -12,6 +11,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from figure_checks import card, line, points
 from matplotlib.collections import PathCollection
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
@@ -42,25 +42,9 @@ def drawn() -> dict[str, Figure]:
 FIGURES = drawn()
 
 
-def points(artist) -> tuple[np.ndarray, np.ndarray]:
-    """x and y of a drawn line."""
-    x, y = artist.get_data()
-    return np.asarray(x, dtype=float), np.asarray(y, dtype=float)
-
-
-def line(figure: Figure, label: str, axes: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    (found,) = (x for x in figure.axes[axes].get_lines() if label in str(x.get_label()))
-    return points(found)
-
-
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_renders_on_an_opaque_near_white_card(name):
-    buffer = io.BytesIO()
-    FIGURES[name].savefig(buffer, format="png")
-    buffer.seek(0)
-    pixels = plt.imread(buffer)
-    assert pixels.shape[2] == 3 or pixels[..., 3].min() == 1.0
-    assert pixels[0, 0, :3].min() > 0.95
+    card(FIGURES[name])
 
 
 @pytest.mark.parametrize("name", FIGURES)

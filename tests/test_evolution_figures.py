@@ -1,0 +1,103 @@
+"""Plots of paths, phases, comparisons, norms and the relation draw what the runs hold."""
+
+from __future__ import annotations
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import numpy as np
+import pytest
+from figure_checks import card, labelled, line, points
+from synthetic_runs import PHASE_ONSET, PHASE_PEAK, phase_run
+
+from ijrlib import embedding, evolution_criteria, evolution_figures
+
+RUN = phase_run()
+LRS = [phase_run(lr=lr, seed=seed) for seed in (0, 1) for lr in (0.02, 0.04, 0.08)]
+SQUARED = phase_run(loss="squared")
+FIGURES = {
+    "path": evolution_figures.path(RUN),
+    "three_phases": evolution_figures.three_phases(RUN),
+    "evolution": evolution_figures.evolution(LRS, "lr"),
+    "norms": evolution_figures.norms(RUN, until=100, every=10),
+    "layer_norms": evolution_figures.layer_norms(RUN),
+    "relation": evolution_figures.relation(LRS),
+    "relation, squared loss": evolution_figures.relation([SQUARED]),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_is_an_opaque_card_with_labelled_axes(name):
+    card(FIGURES[name])
+    labelled(FIGURES[name])
+
+
+def test_the_path_shows_the_cosines_of_the_gram_matrix_and_the_onset():
+    gram = RUN.arrays["trajectory_gram"]
+    steps, cosines = line(FIGURES["path"], "next step", axes=2)
+    np.testing.assert_array_equal(cosines, embedding.step_cosines(gram))
+    assert steps[0] == 1 and steps[-1] == 299  # between the steps into and out of a point
+    _, ahead = line(FIGURES["path"], "ten after", axes=2)
+    np.testing.assert_array_equal(ahead, embedding.direction_cosines(gram))
+    dashed, _ = line(FIGURES["path"], "eta", axes=2)
+    assert set(dashed) == {PHASE_ONSET}
+    assert FIGURES["path"].axes[1].get_title(loc="left") == "steps 0–200"
+
+
+def test_a_path_without_onset_is_shown_around_its_middle():
+    low = phase_run(lr=0.04)
+    low.series["sharpness"] /= 2
+    figure = evolution_figures.path(low)
+    assert figure.axes[1].get_title(loc="left") == "steps 50–250"
+    assert not any(x.get_linestyle() == "--" for x in figure.axes[2].get_lines())
+
+
+def test_the_band_of_phase_2_is_where_the_phases_are():
+    for axes in FIGURES["three_phases"].axes:
+        band = axes.patches[0].get_extents().transformed(axes.transData.inverted())
+        assert (band.x0, band.x1) == pytest.approx((PHASE_ONSET, PHASE_PEAK))
+        assert [t.get_text() for t in axes.texts] == ["I", "II", "III"]
+
+
+def test_a_comparison_draws_every_run_and_smooths_the_first_seed_of_each_setting():
+    for axes in FIGURES["evolution"].axes:
+        strong = [x for x in axes.get_lines() if "eta" in str(x.get_label())]
+        faint = [x for x in axes.get_lines() if x.get_alpha() == 0.2]
+        assert (len(strong), len(faint)) == (3, len(LRS))
+        assert len({x.get_color() for x in strong}) == len({x.get_linestyle() for x in strong}) == 3
+    dotted = {points(x)[1][0] for x in FIGURES["evolution"].axes[0].get_lines()[-3:]}
+    assert dotted == {2 / lr for lr in (0.02, 0.04, 0.08)}
+
+
+def test_norms_are_drawn_up_to_a_step_and_every_so_many():
+    for axes in FIGURES["norms"].axes:
+        steps, _ = points(axes.get_lines()[0])
+        np.testing.assert_array_equal(steps, np.arange(0, 101, 10))
+
+
+def test_each_layer_has_a_panel():
+    assert len(FIGURES["layer_norms"].axes) == RUN.arrays["layer_norms"].shape[1]
+    _, last = points(FIGURES["layer_norms"].axes[5].get_lines()[0])
+    np.testing.assert_array_equal(last, RUN.arrays["layer_norms"][:, 5])
+
+
+def test_the_relation_has_a_column_for_each_setting_and_the_ratio_of_every_seed():
+    axes = FIGURES["relation"].axes
+    assert len(axes) == 6
+    for k, run in enumerate(LRS[:3]):
+        frame = evolution_criteria.relation(run)
+        _, sharpness = points(axes[k].get_lines()[0])
+        np.testing.assert_array_equal(sharpness, frame["sharpness"])
+        ratio = evolution_criteria.ratio(run)
+        _, predictor = points(axes[k].get_lines()[1])
+        np.testing.assert_allclose(predictor, np.median(ratio) * frame["predictor"])
+        ratios = [x for x in axes[3 + k].get_lines() if len(points(x)[0]) > 2]
+        assert len(ratios) == 2
+        np.testing.assert_allclose(points(ratios[0])[1], ratio / np.median(ratio))
+
+
+def test_the_relation_of_the_squared_loss_has_no_impurity():
+    frame = evolution_criteria.relation(SQUARED)
+    np.testing.assert_array_equal(frame["predictor"], SQUARED.series["jacobian_norm_sq"])
+    assert "lambda" not in FIGURES["relation, squared loss"].axes[0].get_lines()[1].get_label()

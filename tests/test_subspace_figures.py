@@ -1,0 +1,104 @@
+"""Plots of eigenvectors, class means and alignments draw what the run holds."""
+
+from __future__ import annotations
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import numpy as np
+import pytest
+from figure_checks import card, labelled, line, points
+from matplotlib.collections import PathCollection
+from synthetic_runs import PHASE_PEAK, phase_run
+
+from ijrlib import conventions, subspace_figures
+
+RUN = phase_run()
+SIX = (500, 1000, 1500, 2000, 3000, 4000)
+FIGURES = {
+    "scaled_eigenvectors": subspace_figures.scaled_eigenvectors(RUN),
+    "class_planes": subspace_figures.class_planes(RUN, [1, 2, 3, 4]),
+    "class_mean_cosines": subspace_figures.class_mean_cosines(RUN, SIX),
+    "mean_resultant_lengths": subspace_figures.mean_resultant_lengths(RUN),
+    "alignment": subspace_figures.alignment(RUN),
+    "eigenvector_images": subspace_figures.eigenvector_images(RUN),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_is_an_opaque_card(name):
+    card(FIGURES[name])
+
+
+@pytest.mark.parametrize(
+    "name", ["class_planes", "mean_resultant_lengths", "alignment", "eigenvector_images"]
+)
+def test_axes_are_labelled(name):
+    labelled(FIGURES[name])
+
+
+def image(axes) -> np.ndarray:
+    return np.asarray(axes.get_images()[0].get_array(), dtype=float)
+
+
+def test_the_heat_map_is_the_matrix_at_the_peak_with_its_entries_printed():
+    axes = FIGURES["scaled_eigenvectors"].axes[0]
+    at_peak = PHASE_PEAK // 10
+    np.testing.assert_array_equal(image(axes), RUN.arrays["q_sqrt_lambda"][at_peak])
+    assert axes.get_title(loc="left").startswith(f"step {PHASE_PEAK}: peak")
+    printed = [t.get_text() for t in axes.texts]
+    assert printed[0] == ".44" and "−.27" in printed and len(printed) == 18
+    assert len(axes.patches) == 9
+
+
+def test_several_stages_share_one_color_scale():
+    panels = [a for a in FIGURES["class_mean_cosines"].axes if a.get_images()]
+    assert len(panels) == 6
+    assert {a.get_images()[0].get_clim() for a in panels} == {(-1, 1)}
+    assert all("peak" in a.get_title(loc="left") for a in panels)
+
+
+def test_an_empty_class_is_left_white():
+    run = phase_run()
+    run.arrays["class_mean_cosines"][:, 3] = np.nan
+    run.arrays["class_mean_cosines"][:, :, 3] = np.nan
+    figure = subspace_figures.class_mean_cosines(run)
+    masked = np.ma.getmaskarray(figure.axes[0].get_images()[0].get_array())
+    assert masked[3].all() and masked[:, 3].all() and masked.sum() == 19
+
+
+def test_each_plane_shows_the_examples_of_its_two_classes():
+    k_peak = PHASE_PEAK // 10
+    for axes, k in zip(FIGURES["class_planes"].axes, [1, 2, 3, 4], strict=True):
+        clouds = [c for c in axes.collections if isinstance(c, PathCollection)]
+        for cloud, label in zip(clouds, conventions.PAIRS[k], strict=True):
+            members = RUN.arrays["probable_class"][k_peak] == label
+            expected = RUN.arrays["plane_coordinates"][k_peak, k][members]
+            np.testing.assert_allclose(cloud.get_offsets(), expected)
+            assert conventions.CIFAR10[label] in cloud.get_label()
+            assert "0.55" in cloud.get_label()  # ρ = √0.3
+
+
+def test_resultant_lengths_are_square_roots_of_the_diagonal():
+    _, values = line(FIGURES["mean_resultant_lengths"], "dog")
+    np.testing.assert_allclose(values, np.sqrt(0.3))
+    _, random = line(FIGURES["mean_resultant_lengths"], "random")
+    assert random[0] == pytest.approx(1 / np.sqrt(50))
+
+
+def test_alignment_is_hollow_where_a_class_is_empty():
+    figure = FIGURES["alignment"]
+    _, dashed = line(figure, "random")
+    assert dashed[0] == pytest.approx(511_926**-0.5)
+    markers = [x for x in figure.axes[2].get_lines() if x.get_linestyle() == "None"]
+    hollow = [x for x in markers if x.get_markerfacecolor() == "white"]
+    assert len(hollow) == 2 and all(points(x)[0].max() == 49 for x in hollow)
+
+
+def test_histograms_are_shares_of_all_values():
+    for axes in FIGURES["eigenvector_images"].axes:
+        for stairs in axes.patches:
+            values, edges, _ = stairs.get_data()
+            assert values.sum() == pytest.approx(1)
+            assert len(edges) == len(values) + 1
