@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ijrlib import logits, two_level
 from ijrlib.operators import (
+    CACHE_BYTES,
     CHUNK,
     Linearization,
     Loss,
@@ -159,7 +160,7 @@ def _subset(linear: Linearization) -> Linearization | None:
     masks = taken.split([len(y) for _, y in pairs])
     x = torch.cat([part[mask] for (part, _), mask in zip(pairs, masks, strict=True)])
     y = torch.cat([part[mask] for (_, part), mask in zip(pairs, masks, strict=True)])
-    return linearize(model, loss, (x, y), chunk=len(pairs[0][1]))
+    return linearize(model, loss, (x, y), chunk=len(pairs[0][1]), cache_bytes=CACHE_BYTES // 3)
 
 
 def _top_eigenpair(

@@ -327,6 +327,8 @@ def test_a_goal_without_rows_or_with_a_missing_peer_is_not_measured():
     assert ratio.judge(alone) == (None, "not measured")
     for each in benchmarks.GOALS:
         assert each.judge(made_up("other")) == (None, "not measured")
+    assert benchmarks.goals_table(made_up("other"))[1] == []
+    assert [cells[-1] for cells in benchmarks.goals_table(alone)[1]].count("not measured") == 5
 
 
 def test_every_goal_finds_its_number_in_the_rows_of_the_benchmarks(document):
@@ -456,7 +458,8 @@ def test_bench_runs_a_part_prints_it_and_stores_it(tmp_path):
     (stored,) = benchmarks.load(tmp_path)
     assert [found["name"] for found in stored["benchmarks"]] == ["impurity"]
     assert "eigvalsh" in done.stdout and "scaled up" in done.stdout
-    assert "not measured" in done.stdout
+    assert "impurity, C = 100: worst error" in done.stdout
+    assert "training loop" not in done.stdout  # a goal of a benchmark that was not run
     assert f"stored: {tmp_path}" in done.stdout
 
 
