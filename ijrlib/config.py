@@ -44,6 +44,7 @@ MEASURES = (
     "eigenvector_images",
     "spectrum",
     "trajectory",
+    "autocast_check",
 )
 
 Window = tuple[int, int, int]
@@ -69,6 +70,9 @@ class RunConfig:
         loss: one of ``LOSSES``, averaged over examples; "squared" is ½‖z − e_y‖².
         seed: of the initialization, of the choice of examples and of the mini-batches.
         dtype: floating-point type of training and measuring.
+        autocast: training passes compute in bfloat16 where PyTorch's autocast has it so; parameters
+            and gradients stay in ``dtype``, and so do all measurements but those of the logits of
+            the training pass.
         chunk: examples per forward pass; bounds the memory.
         probe: number of training examples on which curvature is measured.
         test_examples: number of test examples; 0 leaves the test set alone.
@@ -88,6 +92,7 @@ class RunConfig:
     loss: str = "cross_entropy"
     seed: int = 0
     dtype: str = "float32"
+    autocast: bool = False
     chunk: int = 250
     probe: int = 500
     test_examples: int = 0
@@ -99,6 +104,10 @@ class RunConfig:
         _one_of("init", self.init, INITIALIZATIONS)
         _one_of("loss", self.loss, LOSSES)
         _one_of("dtype", self.dtype, DTYPES)
+        if not isinstance(self.autocast, bool):
+            raise ValueError(f"autocast: expected true or false, got {self.autocast!r}")
+        if self.autocast and self.dtype != "float32":
+            raise ValueError(f"autocast: expected dtype float32 with it, got {self.dtype}")
         for field in ("examples", "steps", "chunk", "probe"):
             _integer(field, getattr(self, field), at_least=1)
         for field in ("seed", "test_examples"):

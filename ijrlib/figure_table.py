@@ -87,6 +87,24 @@ GD_PAPER = GD.replace(
 )
 
 
+GD_FULL = GD.replace(
+    examples=50_000,
+    steps=400,
+    probe=2500,
+    test_examples=2000,
+    autocast=True,
+    measures={
+        "impurity": every(400),
+        "norms": every(400, 5),
+        "curvature": every(400, 10),
+        "accuracy": every(400, 20),
+        "alignment": every(400, 40),
+        "autocast_check": every(400, 20),
+    },
+)
+"""The paper's own size, at its beginning: a step costs fifty thousand gradients."""
+
+
 def _gd(lr: float) -> RunConfig:
     steps = round(GD_TIME / lr)
     measures = {
@@ -327,6 +345,12 @@ FIGURES: Mapping[str, Figure] = {
         SGD_BY_BATCH,
         SGD_BY_BATCH_PAPER,
         seeds=3,
+    ),
+    "full": Figure(
+        "The beginning of training at the paper's own size",
+        f"{GD_SETTING}; sharpness on 5–25% of the training set",
+        (GD_FULL,),
+        (GD_PAPER,),
     ),
     "fig21": Figure(
         "Sharpness against impurity times Jacobian norm: 3FCN on MNIST",

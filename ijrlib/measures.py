@@ -24,6 +24,7 @@ from ijrlib.operators import (
     gauss_newton,
     gram,
     linearize,
+    loss_and_gradient,
     mean_jacobian,
     trainable,
 )
@@ -414,6 +415,22 @@ def trajectory(state: State) -> Values:
     }
 
 
+def autocast_check(state: State) -> Values:
+    """How far the gradient of a bfloat16 forward pass (``RunConfig.autocast``) is from the exact
+    one, both of the probe: columns autocast_error ‖g̃ − g‖/‖g‖ and autocast_cosine cos(g̃, g)."""
+    exact = state.probe_gradient[1].double()
+    loss = LOSSES[state.loss]
+    _, rough, _ = loss_and_gradient(
+        state.model, loss, state.probe, chunk=state.chunk, autocast=True
+    )
+    rough = rough.double()
+    cosine = torch.nn.functional.cosine_similarity(rough, exact, dim=0)
+    return {
+        "autocast_error": float((rough - exact).norm() / exact.norm()),
+        "autocast_cosine": float(cosine),
+    }
+
+
 MEASURES: Mapping[str, Callable[[State], Values]] = {
     "impurity": impurity,
     "curvature": curvature,
@@ -427,4 +444,5 @@ MEASURES: Mapping[str, Callable[[State], Values]] = {
     "eigenvector_images": eigenvector_images,
     "spectrum": spectrum,
     "trajectory": trajectory,
+    "autocast_check": autocast_check,
 }

@@ -507,17 +507,20 @@ def gram(rows: Tensor, block: int = 1 << 18) -> Tensor:
 
 @torch.enable_grad()
 def loss_and_gradient(
-    model: nn.Module, loss: Loss, data: object, *, chunk: int = CHUNK
+    model: nn.Module, loss: Loss, data: object, *, chunk: int = CHUNK, autocast: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(L, g, z): mean loss, its gradient in R^m and all logits (N, C), chunk by chunk.
 
-    The same reproducible passes as the operators, without touching ``.grad`` or buffers.
+    The same reproducible passes as the operators, without touching ``.grad`` or buffers; with
+    ``autocast`` in bfloat16 up to the logits, as in training with ``RunConfig.autocast``.
     """
     pairs = chunks(data, chunk)
     passes = _Passes(model, [x for x, _ in pairs])
     total, slope, logits = torch.zeros((), device=passes.device), None, []
     for i, (_, y) in enumerate(pairs):
-        z = passes.logits(i)
+        with torch.autocast(passes.device.type, torch.bfloat16, enabled=autocast):
+            z = passes.logits(i)
+        z = z.to(passes.dtype)
         value = loss(z, y) * passes.weights[i]
         part = flatten(_gradient(value, passes.tensors))
         slope = part if slope is None else slope.add_(part)

@@ -103,6 +103,7 @@ def run(
         seed=config.seed,
         chunk=config.chunk,
         start=start,
+        autocast=config.autocast,
     )
     bar = tqdm(
         total=config.steps + 1,

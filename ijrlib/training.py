@@ -43,6 +43,7 @@ def train(
     seed: int = 0,
     chunk: int = 250,
     start: int = 0,
+    autocast: bool = False,
 ) -> Iterator[Step]:
     """Yield each step t = start … steps at θ(t); the update follows when the next one is asked for.
 
@@ -58,6 +59,7 @@ def train(
         lr: learning rate η.
         steps: number of updates.
         batch_size: |B|; None for the full batch.
+        autocast: forward passes in bfloat16 where PyTorch's autocast has it so.
     """
     tensors = list(trainable(model).values())
     for t in range(start, steps + 1):
@@ -66,7 +68,7 @@ def train(
         else:
             index = batch_indices(len(x), batch_size, seed, t).to(x.device)
             batch_x, batch_y = x[index], y[index]
-        value, gradient, logits = _gradient(model, loss, batch_x, batch_y, tensors, chunk)
+        value, gradient, logits = _gradient(model, loss, batch_x, batch_y, tensors, chunk, autocast)
         yield Step(t, value, logits, batch_y)
         if t == steps or not torch.isfinite(torch.tensor(value)):
             return
@@ -86,13 +88,21 @@ def batch_indices(examples: int, batch_size: int, seed: int, step: int) -> Tenso
 
 @torch.enable_grad()
 def _gradient(
-    model: nn.Module, loss: Loss, x: Tensor, y: Tensor, tensors: Sequence[Tensor], chunk: int
+    model: nn.Module,
+    loss: Loss,
+    x: Tensor,
+    y: Tensor,
+    tensors: Sequence[Tensor],
+    chunk: int,
+    autocast: bool,
 ) -> tuple[float, list[Tensor], Tensor]:
     """(L, ∇L by parameter, logits) of a batch, chunk by chunk."""
     total = [torch.zeros_like(p) for p in tensors]
     value, logits = 0.0, []
     for part_x, part_y in chunks((x, y), chunk):
-        z = model(part_x)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=autocast):
+            z = model(part_x)
+        z = z.to(x.dtype)
         part = loss(z, part_y) * (len(part_x) / len(x))
         gradients = torch.autograd.grad(part, tensors, materialize_grads=True)
         for sum_, g in zip(total, gradients, strict=True):

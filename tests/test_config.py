@@ -48,6 +48,7 @@ def test_every_field_changes_the_hash():
         "loss": "squared",
         "seed": 1,
         "dtype": "float64",
+        "autocast": True,
         "chunk": 10,
         "probe": 21,
         "test_examples": 5,
@@ -149,3 +150,9 @@ def test_names_that_the_configuration_allows_are_those_that_exist():
     assert set(config.INITIALIZATIONS) == set(networks.INITIALIZATIONS)
     assert set(config.LOSSES) == set(operators.LOSSES)
     assert set(config.MEASURES) == set(measures.MEASURES)
+
+
+@pytest.mark.parametrize("fields", [{"autocast": 1}, {"autocast": True, "dtype": "float64"}])
+def test_autocast_is_a_switch_for_single_precision(fields):
+    with pytest.raises(ValueError, match="autocast: expected"):
+        make(**fields)

@@ -1,5 +1,6 @@
 """Each measure against dense matrices of a small network in float64."""
 
+import copy
 import itertools
 from types import SimpleNamespace
 
@@ -425,6 +426,23 @@ def test_trajectory_records_points_and_their_distances(tmp_path):
 def test_a_trajectory_without_a_scratch_file_is_refused():
     with pytest.raises(ValueError, match="scratch file, got none"):
         measures.trajectory(state())
+
+
+def test_the_autocast_check_compares_bfloat16_with_the_exact_gradient():
+    s = digits_state(20)
+    model, x = copy.deepcopy(s.model).float(), s.probe[0].float()
+    s.model, s.probe = model, (x, s.probe[1])
+    exact = dense.gradient(model, s.loss, x, s.probe[1])
+    with torch.autocast("cpu", torch.bfloat16):
+        z = model(x)
+    value = cross_entropy(z.float(), s.probe[1])
+    rough = torch.cat([g.flatten() for g in torch.autograd.grad(value, list(model.parameters()))])
+    out = measures.autocast_check(s)
+    error = float((rough - exact).norm() / exact.norm())
+    assert 1e-4 < error < 0.1
+    assert out["autocast_error"] == pytest.approx(error, rel=0.05)  # chunks round differently
+    cosine = float(rough @ exact / (rough.norm() * exact.norm()))
+    assert out["autocast_cosine"] == pytest.approx(cosine, abs=1e-4) and cosine < 1
 
 
 # J of one example needs evaluation mode

@@ -98,3 +98,18 @@ def test_frozen_parameters_stay_and_unused_ones_do_no_harm():
         pass
     assert torch.equal(model[0].weight, before)
     assert torch.equal(model.unused.detach(), torch.ones(2, dtype=torch.float64))
+
+
+def test_autocast_computes_in_bfloat16_and_keeps_gradient_and_logits_in_float32():
+    model, x, y = problem()
+    model, x = model.float(), x.float()
+    value = LOSSES["cross_entropy"](model(x), y)
+    exact = torch.cat([g.reshape(-1) for g in torch.autograd.grad(value, model.parameters())])
+    before = theta(model)
+    steps = train(model, LOSSES["cross_entropy"], x, y, lr=1.0, steps=1, autocast=True)
+    first, _ = list(steps)
+    moved = before - theta(model)
+    assert first.logits.dtype == moved.dtype == torch.float32
+    # eight bits of mantissa: different from float32, and by a few roundings only
+    assert 1e-6 < float((moved - exact).norm() / exact.norm()) < 8 * 2**-8
+    assert (first.logits == first.logits.bfloat16().float()).all()
