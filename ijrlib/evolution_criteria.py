@@ -238,7 +238,8 @@ def ordered(
 
 
 def _range(low: float, high: float) -> str:
-    return f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
+    first, last = f"{low:.3g}", f"{high:.3g}"
+    return first if first == last else f"{first} to {last}"
 
 
 def like_full_batch(runs: Sequence[Run], batch_size: int = 512) -> Measurement:
@@ -412,3 +413,60 @@ def squared_bound(runs: Sequence[Run]) -> Measurement:
         f"the bound is {over.min():.2f} to {over.max():.2f} times ‖G‖ over {len(frame)} steps",
         bool(over.min() >= 1 - ROUNDING),
     )
+
+
+# -- beyond the paper: how constant is the constant, how tight the bound ---------------------------
+
+
+def label(run: Run) -> str:
+    """A run in a few words."""
+    config = run.config
+    method = "full batch" if config.batch_size is None else f"B = {config.batch_size}"
+    return f"{config.network}, {config.dataset}, {method}, η = {config.lr:g}"
+
+
+def tightness(run: Run) -> pd.DataFrame:
+    """Where Theorem 2 was measured: columns step, gauss_newton_share ‖G‖/‖H‖, bound_ratio
+    ⟨λ^(1)‖J‖²⟩/‖G‖, predictor_ratio ⟨λ^(1)⟩‖⟨J⟩1̂‖²/‖G‖."""
+    frame = rows(run, H, "gauss_newton_norm", "theorem_2_bound", ONES, IMPURITY)
+    g = frame["gauss_newton_norm"]
+    return pd.DataFrame(
+        {
+            "step": frame["step"],
+            "gauss_newton_share": g / frame[H],
+            "bound_ratio": frame["theorem_2_bound"] / g,
+            "predictor_ratio": frame[ONES] * frame[IMPURITY] / g,
+        }
+    )
+
+
+def constants_table(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
+    """Header and a row a run: the constant c = ‖H‖/(⟨λ^(1)⟩‖⟨J⟩1̂‖²) over the run and over phase II
+    (median, 5–95%), and the ranges of :func:`tightness` from the onset on."""
+    header = ["run", "c, all steps", "c, phase II", "‖G‖/‖H‖", "⟨λ⁽¹⁾‖J‖²⟩/‖G‖"]
+    table = []
+    for run in runs:
+        frame = relation(run)
+        c = pd.Series(ratio(run), index=frame["step"])
+        try:
+            start, stop = phases.active_period(run)
+            active = _quantiles(c[(c.index >= start) & (c.index <= stop)])
+        except NotMeasured:
+            active = "no phase II"
+        bound = tightness(run)
+        late = bound[bound["step"] >= phases.onset(run)]
+        table.append(
+            [
+                label(run),
+                _quantiles(c),
+                active,
+                _range(late["gauss_newton_share"].min(), late["gauss_newton_share"].max()),
+                _range(late["bound_ratio"].min(), late["bound_ratio"].max()),
+            ]
+        )
+    return header, table
+
+
+def _quantiles(values: pd.Series) -> str:
+    low, median, high = values.quantile([0.05, 0.5, 0.95])
+    return f"{median:.2g} ({low:.2g} to {high:.2g})"

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ijrlib import embedding, phases
+from ijrlib.evolution_criteria import label, ratio, tightness
 from ijrlib.evolution_criteria import relation as related
 from ijrlib.figures import (
     BLUE,
@@ -110,11 +111,11 @@ def three_phases(run: Any) -> Figure:
         (impurity, "impurity_mean"),
     ):
         axes.set_ylabel(QUANTITIES[name].label)
-    for axes, name, label in ((losses, "loss", "mean loss"), (accuracies, "accuracy", "accuracy")):
+    for axes, name, text in ((losses, "loss", "mean loss"), (accuracies, "accuracy", "accuracy")):
         for part, color in (("train", BLUE), ("test", VERMILION)):
             frame = measured(run, f"{part}_{name}")
             axes.plot(frame["step"], frame[f"{part}_{name}"], color=color, label=part)
-        axes.set(ylabel=label, xlabel="step")
+        axes.set(ylabel=text, xlabel="step")
         axes.legend()
     losses.set_yscale("log")
     empty.remove()
@@ -194,11 +195,11 @@ def norms(run: Any, until: int | None = None, every: int = 1) -> Figure:
         every: draw one step in so many.
     """
     figure, panels = plt.subplots(2, 2, figsize=(7.2, 4.6), sharex=True)
-    for axes, (name, label) in zip(panels.flat, NORMS.items(), strict=True):
+    for axes, (name, text) in zip(panels.flat, NORMS.items(), strict=True):
         frame = measured(run, name)
         frame = frame[(frame["step"] % every == 0) & (frame["step"] <= (until or np.inf))]
         axes.plot(frame["step"], frame[name], color=BLUE)
-        axes.set_ylabel(label)
+        axes.set_ylabel(text)
     for axes in panels[-1]:
         axes.set_xlabel("step")
     return figure
@@ -281,4 +282,69 @@ def relation(
     panels[1, 0].set_ylabel("ratio / median")
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    return figure
+
+
+# -- beyond the paper ------------------------------------------------------------------------------
+
+
+@styled
+def constants(runs: Sequence[Any]) -> Figure:
+    """c = ‖H‖/(⟨λ^(1)⟩‖⟨J⟩1̂‖²) of each run, a row a run: the middle 90% over all steps (thin) and
+    over phase II (thick, where there is one), medians as dots."""
+    figure, axes = plt.subplots(figsize=(7.4, 0.42 * len(runs) + 1.2))
+    for row, run in enumerate(runs):
+        frame = related(run)
+        steps, c = frame["step"].to_numpy(), ratio(run)
+        everywhere = np.ones(len(c), bool)
+        spans = [(everywhere, GREY, 1.2, "all steps")]
+        first, last = phases.onset(run), phases.peak(run)
+        if first < last:
+            spans.append(((steps >= first) & (steps <= last), BLUE, 3.5, "phase II"))
+        for chosen, color, width, name in spans:
+            low, median, high = np.quantile(c[chosen], [0.05, 0.5, 0.95])
+            axes.plot([low, high], [row, row], color=color, linewidth=width)
+            axes.plot([median], [row], "o", color=color, markersize=5, label=name)
+    axes.set_yticks(range(len(runs)), [label(run) for run in runs])
+    axes.set(
+        xscale="log",
+        xlabel=r"$c = \|H\| / (\langle\lambda^{(1)}\rangle\|\langle J\rangle\hat 1\|^2)$",
+    )
+    axes.set_ylabel("run")
+    axes.invert_yaxis()
+    handles, labels = axes.get_legend_handles_labels()
+    unique = dict(zip(labels, handles, strict=True))
+    axes.legend(unique.values(), unique.keys(), loc="best")
+    return figure
+
+
+@styled
+def looseness(runs: Sequence[Any]) -> Figure:
+    """Where Theorem 2 was measured, against the share of the run that is over: left ‖G‖/‖H‖,
+    middle the bound ⟨λ^(1)‖J‖²⟩/‖G‖, right the predictor ⟨λ^(1)⟩‖⟨J⟩1̂‖²/‖G‖."""
+    panels = (
+        ("gauss_newton_share", r"$\|G\| / \|H\|$", "linear"),
+        ("bound_ratio", r"$\langle\lambda^{(1)}\|J\|^2\rangle / \|G\|$", "log"),
+        (
+            "predictor_ratio",
+            r"$\langle\lambda^{(1)}\rangle\|\langle J\rangle\hat 1\|^2 / \|G\|$",
+            "log",
+        ),
+    )
+    figure, row = plt.subplots(1, 3, figsize=(8.4, 3.6))
+    markers = "os^Dv<>P*X"
+    for k, run in enumerate(runs):
+        frame = tightness(run)
+        color = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, GREY)[k % 7]
+        style = {"color": color, "marker": markers[k % len(markers)], "markersize": 4}
+        for axes, (name, _, _) in zip(row, panels, strict=True):
+            axes.plot(
+                frame["step"] / run.config.steps, frame[name], linewidth=0.8, label=label(run),
+                **style,
+            )  # fmt: skip
+    for axes, (_, text, scale) in zip(row, panels, strict=True):
+        axes.axhline(1, color=GREY, linestyle="--", linewidth=1.0)
+        axes.set(xlabel="share of the run", ylabel=text, yscale=scale)
+    handles, labels = row[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=7.5)
     return figure

@@ -346,6 +346,12 @@ FIGURES: Mapping[str, Figure] = {
         SGD_BY_BATCH_PAPER,
         seeds=3,
     ),
+    "beyond": Figure(
+        "The constant between sharpness and predictor, and the bound of Theorem 2, in all runs",
+        "the paper leaves the constant open and does not measure the bound",
+        (GD, RESNET, *SGD_BY_BATCH, *MNIST_BY_LR),
+        (GD_PAPER, RESNET_PAPER, *SGD_BY_BATCH_PAPER, *MNIST_BY_LR_PAPER),
+    ),
     "full": Figure(
         "The beginning of training at the paper's own size",
         f"{GD_SETTING}; sharpness on 5–25% of the training set",

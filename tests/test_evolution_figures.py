@@ -24,6 +24,8 @@ FIGURES = {
     "layer_norms": evolution_figures.layer_norms(RUN),
     "relation": evolution_figures.relation(LRS),
     "relation, squared loss": evolution_figures.relation([SQUARED]),
+    "constants": evolution_figures.constants(LRS),
+    "looseness": evolution_figures.looseness(LRS),
 }
 
 
@@ -101,3 +103,32 @@ def test_the_relation_of_the_squared_loss_has_no_impurity():
     frame = evolution_criteria.relation(SQUARED)
     np.testing.assert_array_equal(frame["predictor"], SQUARED.series["jacobian_norm_sq"])
     assert "lambda" not in FIGURES["relation, squared loss"].axes[0].get_lines()[1].get_label()
+
+
+def test_the_constant_of_each_run_is_the_median_ratio():
+    medians = [
+        points(x)[0][0] for x in FIGURES["constants"].axes[0].get_lines() if x.get_marker() == "o"
+    ]
+    assert medians[::2] == [pytest.approx(np.median(evolution_criteria.ratio(r))) for r in LRS]
+    header, table = evolution_criteria.constants_table(LRS)
+    assert len(table) == len(LRS) and all(len(row) == len(header) for row in table)
+    assert table[0][0] == "6cnn, digits, full batch, η = 0.02"
+    assert table[0][3:] == ["0.9", "2.22"]  # ‖G‖ = 0.9‖H‖, the bound is 2‖H‖
+
+
+def test_looseness_draws_what_theorem_2_measured():
+    for k, (name, expected) in enumerate(
+        (("gauss_newton_share", 0.9), ("bound_ratio", 2 / 0.9), ("predictor_ratio", 1 / 0.9))
+    ):
+        for drawn in FIGURES["looseness"].axes[k].get_lines()[: len(LRS)]:
+            share, values = points(drawn)
+            assert (share[0], share[-1]) == (0, 1)
+            np.testing.assert_allclose(values, expected, err_msg=name)
+
+
+def test_a_run_without_phase_2_is_in_the_table_all_the_same():
+    early = phase_run()
+    early.series["impurity_mean"] = 1.0 / (early.series["step"] + 1)
+    ((_, _, active, *_),) = evolution_criteria.constants_table([early])[1]
+    assert active == "no phase II"
+    evolution_figures.constants([early])
