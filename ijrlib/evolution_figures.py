@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from ijrlib import embedding, phases
 from ijrlib.evolution_criteria import label, ratio, tightness
@@ -86,7 +87,7 @@ def path(run: Any, around: int = 100) -> Figure:
             middle, color=GREY, linestyle="--", linewidth=1.1, label=r"$\|H\|$ = 2/$\eta$"
         )
     right.set(xlabel="step", ylabel="cosine of a step", ylim=(-1.05, 1.05))
-    right.legend(loc="lower left", markerscale=3)
+    right.legend(loc="lower center", bbox_to_anchor=(0.5, -0.62), markerscale=3, fontsize=7.5)
     return figure
 
 
@@ -278,6 +279,9 @@ def relation(
         above.set_yscale("log")
         below.axhspan(0.5, 2, color=SKY, alpha=0.15, linewidth=0)
         below.set(yscale="log", xlabel="step")
+        below.yaxis.set_major_locator(LogLocator(base=2))
+        below.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        below.yaxis.set_minor_locator(NullLocator())
     panels[0, 0].set_ylabel("largest eigenvalue")
     panels[1, 0].set_ylabel("ratio / median")
     handles, labels = panels[0, 0].get_legend_handles_labels()

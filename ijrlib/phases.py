@@ -23,7 +23,7 @@ OWN_LEVEL = 0.75
 
 STAGES = {
     100: "onset of 2/η",
-    500: "half-way from there to the peak",
+    500: "half-way to the peak",
     1000: "peak of ⟨λ⁽¹⁾⟩",
     1500: "¾ of the peak",
     2000: "½ of the peak",

@@ -88,6 +88,13 @@ def printed_entries(runs: Sequence[Run], offset: int) -> Measurement:
 def dominance_grows(runs: Sequence[Run]) -> Measurement:
     """Share of the first column in the squared mass of ⟨QΛ^½⟩ at the six steps."""
     run = first(runs)
+    stages = phases.stages(run, "q_sqrt_lambda", PAPER_STEPS_27)
+    for (one, _, step), (two, _, next_step) in pairwise(stages):
+        if step == next_step:
+            raise NotMeasured(
+                f"{run.config.name}: the stages of the paper's steps {one} and {two} fall on one "
+                f"stored step, {step}"
+            )
     shares = []
     for paper_step in PAPER_STEPS_27:
         squares = at_stage(run, "q_sqrt_lambda", paper_step)[0] ** 2

@@ -47,7 +47,7 @@ def _grid(count: int, size: float, most: int = 3) -> tuple[Figure, list[Axes]]:
 
 
 def _stage_title(run: Any, paper_step: int, step: int) -> str:
-    return f"step {step}: {phases.STAGES[paper_step]}"
+    return f"step {step}:\n{phases.STAGES[paper_step]}"
 
 
 # -- Figures 8 and 27 ------------------------------------------------------------------------------

@@ -51,9 +51,9 @@ def test_a_run_keeps_the_settings_of_the_paper_at_laptop_scale(figure):
 
 
 def test_seeds_of_a_figure_follow_one_another():
-    configs = experiments.configs("fig18", "laptop", seed=5)
+    configs = experiments.configs("fig06", "laptop", seed=5)
     assert [c.seed for c in configs] == [5, 5, 5, 6, 6, 6, 7, 7, 7]
-    assert [c.batch_size for c in configs[:3]] == [512, 128, 32]
+    assert [c.lr for c in configs[:3]] == [0.01, 0.02, 0.03]
 
 
 def test_smoke_windows_keep_their_number_and_order():

@@ -46,7 +46,7 @@ def test_the_heat_map_is_the_matrix_at_the_peak_with_its_entries_printed():
     axes = FIGURES["scaled_eigenvectors"].axes[0]
     at_peak = PHASE_PEAK // 10
     np.testing.assert_array_equal(image(axes), RUN.arrays["q_sqrt_lambda"][at_peak])
-    assert axes.get_title(loc="left").startswith(f"step {PHASE_PEAK}: peak")
+    assert axes.get_title(loc="left").startswith(f"step {PHASE_PEAK}:\npeak")
     printed = [t.get_text() for t in axes.texts]
     assert printed[0] == ".44" and "−.27" in printed and len(printed) == 18
     assert len(axes.patches) == 9
