@@ -152,8 +152,8 @@ def bench(
 ) -> None:
     """Time the curvature engine beside other tools on this machine, and store the result.
 
-    In one process, with the same weights and data.  Needs an idle machine, and a quarter of an
-    hour on two cores.
+    In one process, with the same weights and data.  Needs an idle machine, and half an hour on
+    two cores.
     """
     from ijrlib import benchmarks
 

@@ -365,6 +365,7 @@ GROWING = {
 def cost_against_error(documents: Sequence[benchmarks.Document]) -> Figure:
     """Worst error of the sharpness against its median cost in gradients, a panel for each stored
     result; open markers start cold, filled ones from the step before."""
+    documents = [d for d in documents if benchmarks.rows_of(d, "sharpness")]
     count = max(len(documents), 1)
     figure, (panels,) = plt.subplots(1, count, figsize=(max(7.2, 3.6 * count), 4), squeeze=False)
     for axes, document in zip(panels, documents, strict=False):
@@ -391,18 +392,21 @@ def growth(documents: Sequence[benchmarks.Document]) -> Figure:
     """Seconds against the number of examples, parameters and classes, a row for each stored
     result."""
     cases = ("examples", "parameters", "classes")
+    documents = [d for d in documents if benchmarks.rows_of(d, "growth")]
     count = max(len(documents), 1)
     figure, rows = plt.subplots(count, 3, figsize=(9, 0.6 + 2.9 * count), squeeze=False)
     for row, document in zip(rows, documents, strict=False):
         found = benchmarks.rows_of(document, "growth")
         for axes, case in zip(row, cases, strict=True):
             for name, (color, marker) in GROWING.items():
-                curve = [r for r in found if (r["case"], r["contender"]) == (case, name)]
-                seconds = [r["seconds"][1] for r in curve]
-                sizes = [r["size"] for r in curve]
+                sizes_of = [r for r in found if (r["case"], r["contender"]) == (case, name)]
+                seconds = [r["seconds"][1] for r in sizes_of]
+                sizes = [r["size"] for r in sizes_of]
                 axes.plot(sizes, seconds, color=color, marker=marker, label=name)
             axes.set(xscale="log", yscale="log")
-            if case != "parameters":
+            if case == "parameters":
+                axes.xaxis.set_minor_formatter(NullFormatter())
+            else:
                 _plain_ticks(axes)
         row[0].set_title(document["provenance"]["machine"])
     for row in rows:
