@@ -12,11 +12,14 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from ijrlib import phases
 from ijrlib.conventions import CIFAR10, COS_SQ_BINS, PAIRS, STRETCH_BINS
+from ijrlib.criteria import NotMeasured
 from ijrlib.figures import (
     BLUE,
     GREEN,
@@ -46,8 +49,17 @@ def _grid(count: int, size: float, most: int = 3) -> tuple[Figure, list[Axes]]:
     return figure, list(panels.flat[:count])
 
 
-def _stage_title(run: Any, paper_step: int, step: int) -> str:
-    return f"step {step}:\n{phases.STAGES[paper_step]}"
+def _at_stages(run: Any, name: str, paper_steps: Sequence[int]) -> list[tuple[Any, str]]:
+    """The matrix at each stage with its title; None where the run does not get there."""
+    found: list[tuple[Any, str]] = []
+    for paper_step in paper_steps:
+        try:
+            matrix, step = at_stage(run, name, paper_step)
+        except NotMeasured:
+            found.append((None, f"{phases.STAGES[paper_step]}:\nnot reached"))
+        else:
+            found.append((matrix, f"step {step}:\n{phases.STAGES[paper_step]}"))
+    return found
 
 
 # -- Figures 8 and 27 ------------------------------------------------------------------------------
@@ -56,12 +68,17 @@ def _stage_title(run: Any, paper_step: int, step: int) -> str:
 @styled
 def scaled_eigenvectors(run: Any, paper_steps: Sequence[int] = (1000,)) -> Figure:
     """⟨QΛ^½⟩ in sorted order, a heat map for each of the paper's steps, all on one scale; the
-    entries (i, i) and (i + 1, i) are framed.  With a single panel the numbers are printed in it."""
+    entries (i, i) and (i + 1, i) are framed.  With a single panel the numbers are printed in it; a
+    panel whose stage is not reached is empty."""
     figure, panels = _grid(len(paper_steps), 2.5 if len(paper_steps) > 1 else 4.6)
-    matrices = [at_stage(run, "q_sqrt_lambda", step) for step in paper_steps]
-    limit = max(float(np.abs(matrix).max()) for matrix, _ in matrices)
-    for axes, paper_step, (matrix, step) in zip(panels, paper_steps, matrices, strict=True):
-        image = axes.imshow(matrix, vmin=-limit, vmax=limit)
+    matrices = _at_stages(run, "q_sqrt_lambda", paper_steps)
+    limit = max((float(np.abs(m).max()) for m, _ in matrices if m is not None), default=1.0)
+    for axes, (matrix, title) in zip(panels, matrices, strict=True):
+        axes.set_title(title, fontsize=8)
+        if matrix is None:
+            axes.set_axis_off()
+            continue
+        axes.imshow(matrix, vmin=-limit, vmax=limit)
         classes = len(matrix)
         ticks = np.arange(classes)
         axes.set_xticks(ticks, [str(i + 1) for i in ticks])
@@ -70,11 +87,11 @@ def scaled_eigenvectors(run: Any, paper_steps: Sequence[int] = (1000,)) -> Figur
         for i in range(classes - 1):
             frame = {"fill": False, "edgecolor": GREY, "linestyle": "--", "linewidth": 0.7}
             axes.add_patch(Rectangle((i - 0.5, i - 0.5), 1, 2, **frame))
-        axes.set_title(_stage_title(run, paper_step, step), fontsize=8)
         if len(panels) == 1:
             _print_entries(axes, matrix, limit)
             axes.set(xlabel=r"column $i$: $\sqrt{\lambda^{(i)}}\,q^{(i)}$", ylabel="class by rank")
-    figure.colorbar(image, ax=panels, shrink=0.8, label=r"$\langle Q\Lambda^{1/2}\rangle$")
+    scale = ScalarMappable(Normalize(-limit, limit))
+    figure.colorbar(scale, ax=panels, shrink=0.8, label=r"$\langle Q\Lambda^{1/2}\rangle$")
     return figure
 
 
@@ -130,21 +147,26 @@ def class_planes(run: Any, pairs: Sequence[int]) -> Figure:
 @styled
 def class_mean_cosines(run: Any, paper_steps: Sequence[int] = (1000,)) -> Figure:
     """Cosines between the ⟨m⟩_{D_i}, a heat map for each of the paper's steps; white where a D_i is
-    empty.  With a single panel the numbers are printed in it."""
+    empty.  With a single panel the numbers are printed in it; a panel whose stage is not
+    reached is empty."""
     figure, panels = _grid(len(paper_steps), 2.6 if len(paper_steps) > 1 else 4.6)
-    for axes, paper_step in zip(panels, paper_steps, strict=True):
-        matrix, step = at_stage(run, "class_mean_cosines", paper_step)
-        image = axes.imshow(np.ma.masked_invalid(matrix), vmin=-1, vmax=1)
+    matrices = _at_stages(run, "class_mean_cosines", paper_steps)
+    for axes, (matrix, title) in zip(panels, matrices, strict=True):
+        axes.set_title(title, fontsize=8)
+        if matrix is None:
+            axes.set_axis_off()
+            continue
+        axes.imshow(np.ma.masked_invalid(matrix), vmin=-1, vmax=1)
         ticks = np.arange(len(matrix))
         single = len(panels) == 1
         names = CIFAR10 if single else [name[:2] for name in CIFAR10]
         axes.set_xticks(ticks, names, rotation=90, fontsize=7.5)
         axes.set_yticks(ticks, names, fontsize=7.5)
         axes.grid(False)
-        axes.set_title(_stage_title(run, paper_step, step), fontsize=8)
         if single:
             _print_entries(axes, np.nan_to_num(matrix), 1.0)
-    figure.colorbar(image, ax=panels, shrink=0.8, label="cosine of the class means")
+    scale = ScalarMappable(Normalize(-1, 1))
+    figure.colorbar(scale, ax=panels, shrink=0.8, label="cosine of the class means")
     return figure
 
 

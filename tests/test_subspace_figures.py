@@ -59,6 +59,15 @@ def test_several_stages_share_one_color_scale():
     assert all("peak" in a.get_title(loc="left") for a in panels)
 
 
+def test_a_stage_that_is_not_reached_is_said_and_left_empty():
+    run = phase_run()
+    run.series["impurity_mean"] = 1.0 + run.series["step"]  # no fall from the peak
+    for draw in (subspace_figures.scaled_eigenvectors, subspace_figures.class_mean_cosines):
+        panels = draw(run, (1000, 2000)).axes[:2]
+        assert len(panels[0].get_images()) == 1 and not panels[1].get_images()
+        assert panels[1].get_title(loc="left") == "½ of the peak:\nnot reached"
+
+
 def test_an_empty_class_is_left_white():
     run = phase_run()
     run.arrays["class_mean_cosines"][:, 3] = np.nan
