@@ -11,6 +11,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
@@ -279,14 +280,19 @@ def relation(
         above.set_yscale("log")
         below.axhspan(0.5, 2, color=SKY, alpha=0.15, linewidth=0)
         below.set(yscale="log", xlabel="step")
-        below.yaxis.set_major_locator(LogLocator(base=2))
-        below.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        below.yaxis.set_minor_locator(NullLocator())
+        _powers_of_two(below.yaxis)
     panels[0, 0].set_ylabel("largest eigenvalue")
     panels[1, 0].set_ylabel("ratio / median")
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3)
     return figure
+
+
+def _powers_of_two(axis: Axis) -> None:
+    """Ticks of a logarithmic axis that spans few powers of ten."""
+    axis.set_major_locator(LogLocator(base=2))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_locator(NullLocator())
 
 
 # -- beyond the paper ------------------------------------------------------------------------------
@@ -308,12 +314,13 @@ def constants(runs: Sequence[Any]) -> Figure:
         for chosen, color, width, name in spans:
             low, median, high = np.quantile(c[chosen], [0.05, 0.5, 0.95])
             axes.plot([low, high], [row, row], color=color, linewidth=width)
-            axes.plot([median], [row], "o", color=color, markersize=5, label=name)
+            axes.plot([median], [row], "o", color=color, markersize=6, zorder=3, label=name)
     axes.set_yticks(range(len(runs)), [label(run) for run in runs])
     axes.set(
         xscale="log",
         xlabel=r"$c = \|H\| / (\langle\lambda^{(1)}\rangle\|\langle J\rangle\hat 1\|^2)$",
     )
+    _powers_of_two(axes.xaxis)
     axes.set_ylabel("run")
     axes.invert_yaxis()
     handles, labels = axes.get_legend_handles_labels()
@@ -349,6 +356,8 @@ def looseness(runs: Sequence[Any]) -> Figure:
     for axes, (_, text, scale) in zip(row, panels, strict=True):
         axes.axhline(1, color=GREY, linestyle="--", linewidth=1.0)
         axes.set(xlabel="share of the run", ylabel=text, yscale=scale)
+        if scale == "log":
+            _powers_of_two(axes.yaxis)
     handles, labels = row[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=7.5)
     return figure
