@@ -120,7 +120,7 @@ def phase_2(runs: Sequence[Run]) -> Measurement:
     sharpness = phases.column(run, H)
     every = int(np.median(np.diff(sharpness.index)))
     smooth = sharpness.rolling(max(1, MEDIAN_STEPS // every), min_periods=1).median()
-    level = smooth[(smooth.index >= start + MEDIAN_STEPS) & (smooth.index <= stop)]
+    level = smooth.loc[(smooth.index >= start + MEDIAN_STEPS) & (smooth.index <= stop)]
     if level.empty:
         raise NotMeasured(f"{run.config.name}: phase II is shorter than {MEDIAN_STEPS} steps")
     ratio = level * run.config.lr / 2
@@ -151,10 +151,10 @@ def late_sharpness(runs: Sequence[Run]) -> Measurement:
     """The last ‖H‖ (median of twenty steps) against phase II, and test accuracy meanwhile."""
     run = first(runs)
     sharpness = phases.column(run, H)
-    last = float(sharpness[sharpness.index > run.config.steps - MEDIAN_STEPS].median())
+    last = float(sharpness.loc[sharpness.index > run.config.steps - MEDIAN_STEPS].median())
     level = plateau(run, H)
     accuracy = phases.column(run, "test_accuracy")
-    late = accuracy[accuracy.index >= _falls_for_good(sharpness, FALL_FACTOR * level)]
+    late = accuracy.loc[accuracy.index >= _falls_for_good(sharpness, FALL_FACTOR * level)]
     lost = float(accuracy.max() - late.min()) if len(late) else float("nan")
     return Measurement(
         f"‖H‖ {last:.0f} at the end, {level:.0f} in phase II; test accuracy meanwhile up to "
@@ -165,7 +165,7 @@ def late_sharpness(runs: Sequence[Run]) -> Measurement:
 
 def _falls_for_good(values: pd.Series, level: float) -> int:
     """The first step from which on all values are at most ``level``; past the end if none is."""
-    above = values.index[values > level]
+    above = values.loc[values > level].index
     return int(above[-1]) + 1 if len(above) else int(values.index[0])
 
 
@@ -177,7 +177,7 @@ def _slopes(run: Run) -> tuple[float, float, float]:
 def _slope(run: Run, start: int, stop: int) -> float:
     """Least-squares slope of log‖⟨J⟩‖² per step."""
     values = phases.column(run, J)
-    part = values[(values.index >= start) & (values.index <= stop)]
+    part = values.loc[(values.index >= start) & (values.index <= stop)]
     if len(part) < 3 or (part <= 0).any():
         raise NotMeasured(f"{run.config.name}: too few measurements in steps {start} to {stop}")
     return float(np.polyfit(part.index, np.log(part), 1)[0])
@@ -194,7 +194,7 @@ def plateau(run: Run, name: str) -> float:
     """Median of a column over phase II."""
     start, stop = phases.active_period(run)
     values = phases.column(run, name)
-    part = values[(values.index >= start) & (values.index <= stop)]
+    part = values.loc[(values.index >= start) & (values.index <= stop)]
     if part.empty:
         raise NotMeasured(f"{run.config.name}: no {name} in phase II")
     return float(part.median())
@@ -287,7 +287,7 @@ def grows(runs: Sequence[Run], name: str, until: int | None = None) -> Measureme
     """A column at the end against the start, and its rank correlation with the step."""
     values = phases.column(first(runs), name)
     if until is not None:
-        values = values[values.index <= until]
+        values = values.loc[values.index <= until]
     if len(values) < 4:
         raise NotMeasured(f"{name} was measured at {len(values)} step(s)")
     rank = float(pd.Series(values.index).corr(pd.Series(values.to_numpy()), method="spearman"))
@@ -318,7 +318,7 @@ def relation(run: Run) -> pd.DataFrame:
     frame = rows(run, H, J) if squared else rows(run, H, ONES, IMPURITY)
     predictor = frame[J] if squared else frame[ONES] * frame[IMPURITY]
     out = pd.DataFrame({"step": frame["step"], H: frame[H], "predictor": predictor})
-    out = out[(out[H] > 0) & (out["predictor"] > 0)]
+    out = out.loc[(out[H] > 0) & (out["predictor"] > 0)]
     if len(out) < 4:
         raise NotMeasured(f"{run.config.name}: {len(out)} usable step(s)")
     return out
@@ -388,9 +388,9 @@ def impurity_falls_first(runs: Sequence[Run]) -> Measurement:
     """⟨λ^(1)⟩ at the step of the largest ‖H‖, as a share of its peak before."""
     shares = {}
     for run in _each(runs):
-        top = int(phases.column(run, H).idxmax())
+        top = phases.largest(phases.column(run, H))
         impurity = phases.column(run, "impurity_mean")
-        until = impurity[impurity.index <= top]
+        until = impurity.loc[impurity.index <= top]
         if until.empty:
             raise NotMeasured(f"{run.config.name}: ‖H‖ is largest at step {top}, the first one")
         shares[run.config.lr] = float(until.iloc[-1] / until.max())
@@ -450,18 +450,20 @@ def constants_table(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
         c = pd.Series(ratio(run), index=frame["step"])
         try:
             start, stop = phases.active_period(run)
-            active = _quantiles(c[(c.index >= start) & (c.index <= stop)])
+            active = _quantiles(c.loc[(c.index >= start) & (c.index <= stop)])
         except NotMeasured:
             active = "no phase II"
         bound = tightness(run)
-        late = bound[bound["step"] >= phases.onset(run)]
+        late = bound.loc[bound["step"] >= phases.onset(run)]
         table.append(
             [
                 label(run),
                 _quantiles(c),
                 active,
-                _range(late["gauss_newton_share"].min(), late["gauss_newton_share"].max()),
-                _range(late["bound_ratio"].min(), late["bound_ratio"].max()),
+                *(
+                    _range(float(late[name].min()), float(late[name].max()))
+                    for name in ("gauss_newton_share", "bound_ratio")
+                ),
             ]
         )
     return header, table

@@ -262,7 +262,7 @@ def relation(
         for position, run in enumerate(group):
             frame = related(run)
             relative = frame["sharpness"] / frame["predictor"]
-            constant = float(relative.median())
+            constant = float(np.median(relative))
             seen = (frame["step"] >= start) & (frame["step"] <= (stop or np.inf))
             frame, relative = frame[seen], relative[seen] / constant
             if position == 0:

@@ -47,6 +47,11 @@ def column(run: Run, name: str) -> pd.Series:
     return pd.Series(frame[name].to_numpy(dtype=float), index=frame["step"])
 
 
+def largest(values: pd.Series) -> int:
+    """The step of the largest value, the first of several."""
+    return int(values.index.to_numpy()[values.to_numpy().argmax()])
+
+
 def reaches_threshold(run: Run) -> bool:
     """Whether ‖H‖ reaches 2/η at a measured step."""
     return bool(column(run, "sharpness").max() >= 2 / run.config.lr)
@@ -61,7 +66,7 @@ def onset(run: Run) -> int:
 
 def peak(run: Run) -> int:
     """The step of the largest ⟨λ^(1)⟩, which ends phase II."""
-    return int(column(run, "impurity_mean").idxmax())
+    return largest(column(run, "impurity_mean"))
 
 
 def active_period(run: Run) -> tuple[int, int]:
@@ -93,8 +98,8 @@ def stage(run: Run, paper_step: int) -> int:
     if paper_step == 1000:
         return top
     impurity = column(run, "impurity_mean")
-    after = impurity[impurity.index > top]
-    low = after.index[after <= _SHARES[paper_step] * impurity[top]]
+    after = impurity.loc[impurity.index > top]
+    low = after.loc[after <= _SHARES[paper_step] * float(impurity.loc[top])].index
     if low.empty:
         raise NotMeasured(f"{run.config.name} does not get to {STAGES[paper_step]}")
     return int(low[0])

@@ -270,7 +270,7 @@ def gradient_and_top(runs: Sequence[Run]) -> Measurement:
     """Median |cos(g_D, r)| against 1/√m."""
     run = first(runs)
     frame = rows(run, "gradient_alignment")
-    median = float(frame["gradient_alignment"].median())
+    median = float(np.median(frame["gradient_alignment"]))
     random = float(run.provenance["parameters"]) ** -0.5
     return Measurement(
         f"median {median:.2f} over {len(frame)} steps, {median / random:.0f} times 1/√m = "
@@ -294,10 +294,10 @@ def in_subspace(runs: Sequence[Run], which: str) -> Measurement:
     """Median AS(g_D) (``gradient``) or AS(r) (``top``) over the steps at which no D_i is empty."""
     name = f"subspace_alignment_{which}"
     frame = rows(first(runs), name, "classes_present")
-    full = frame[frame["classes_present"] == frame["classes_present"].max()]
+    full = frame.loc[frame["classes_present"] == frame["classes_present"].max()]
     if full["classes_present"].iloc[0] < len(CIFAR10):
         raise NotMeasured("some D_i is empty at every step")
-    median, left_out = float(full[name].median()), len(frame) - len(full)
+    median, left_out = float(np.median(full[name])), len(frame) - len(full)
     return Measurement(
         f"median {median:.2f} over {len(full)} steps; some D_i is empty at {left_out}",
         median >= LARGER_PART,

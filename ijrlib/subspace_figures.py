@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Circle, Rectangle
 
 from ijrlib import phases
 from ijrlib.conventions import CIFAR10, COS_SQ_BINS, PAIRS, STRETCH_BINS
@@ -136,7 +136,7 @@ def class_planes(run: Any, pairs: Sequence[int]) -> Figure:
                     "", arrow, (0, 0),
                     arrowprops={"arrowstyle": "-|>", "color": color, "linewidth": 1.4},
                 )  # fmt: skip
-        axes.add_patch(plt.Circle((0, 0), 1, fill=False, color=GREY, linewidth=0.8))
+        axes.add_patch(Circle((0, 0), 1, fill=False, color=GREY, linewidth=0.8))
         axes.set(xlim=(-1.05, 1.05), ylim=(-1.05, 1.05), aspect="equal")
         axes.set(xlabel="along the first mean", ylabel="orthogonal to it")
         axes.set_title(f"step {step}, cosine of the means {cosine:.2f}".replace("-", "−"))
