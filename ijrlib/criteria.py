@@ -2,10 +2,10 @@
 
 Here are those of the theory and of Figures 2 and 3, and what all of them share; the others are in
 :mod:`ijrlib.evolution_criteria` and :mod:`ijrlib.subspace_criteria`.  Every threshold is a
-constant, is quoted by the row of ``claim_table`` that uses it, and was fixed on 2026-11-22, before
-the first run was stored.  A function takes the runs of its figure and returns a
-:class:`Measurement`; where a run lacks what is needed it raises :class:`NotMeasured` with the
-reason.
+constant; those that a row of ``claim_table`` quotes were fixed on 2026-11-22, before the first run
+was stored, and how the other two modules apply them on 2026-11-25, before their runs.  A function
+takes the runs of its figure and returns a :class:`Measurement`; where a run lacks what is needed it
+raises :class:`NotMeasured` with the reason.
 """
 
 from __future__ import annotations
