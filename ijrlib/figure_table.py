@@ -22,7 +22,6 @@ class Figure:
         paper_setting: the setting of the paper, in words.
         laptop: configurations at laptop scale.
         paper: configurations at the paper's own settings.
-        seeds: how many of each configuration, 0 to ``seeds`` − 1.
         stand_in: what takes the place of the paper's data at laptop scale, in words, or "".
     """
 
@@ -30,13 +29,17 @@ class Figure:
     paper_setting: str
     laptop: tuple[RunConfig, ...] = ()
     paper: tuple[RunConfig, ...] = ()
-    seeds: int = 1
     stand_in: str = ""
 
 
 def every(stop: int, step: int = 1, start: int = 0) -> list[Window]:
     """The steps start, start + step, … up to ``stop`` itself."""
     return [(start, stop + 1, step)]
+
+
+def seeds(configs: tuple[RunConfig, ...], count: int) -> tuple[RunConfig, ...]:
+    """The configurations with seeds 0 to ``count`` − 1, one seed after another."""
+    return tuple(config.replace(seed=seed) for seed in range(count) for config in configs)
 
 
 # -- 6CNN, gradient descent ------------------------------------------------------------------------
@@ -211,6 +214,72 @@ SGD_BY_BATCH_PAPER = tuple(_sgd_paper("6cnn", 0.04, batch, 500) for batch in (51
 RESNET = _sgd("resnet20", 0.04, 128, 1000, 10)
 RESNET_PAPER = _sgd_paper("resnet20", 0.04, 128, 1000)
 
+# -- VGG -------------------------------------------------------------------------------------------
+
+VGG_TIME = 64  # ηt at the end of VGG's runs, of which the first 8 are a plateau of the loss
+
+
+def _vgg(lr: float, batch_size: int | None, **more: list[Window]) -> RunConfig:
+    """Forty measurements of curvature; the training passes are in bfloat16, at half the cost."""
+    steps = round(VGG_TIME / lr)
+    config = _sgd(
+        "vgg",
+        lr,
+        batch_size,
+        steps,
+        steps // 40,
+        examples=1000,
+        probe=200,
+        test_examples=500,
+    )
+    measures = {**dict(config.measures), "autocast_check": every(steps, steps // 8), **more}
+    return config.replace(autocast=True, measures=measures)
+
+
+def _epochs(batch_size: int, epochs: int = 100) -> int:
+    """Steps of the paper's runs with mini-batches, on 50,000 images."""
+    return epochs * (50_000 // batch_size)
+
+
+VGG_GD = _vgg(0.08, None, trajectory=every(800), alignment=every(800, 40))
+VGG_GD_BY_LR = (_vgg(0.04, None), VGG_GD)
+VGG_GD_PAPER_SMALL_LR = _sgd_paper("vgg", 0.04, None, 3000)
+VGG_GD_PAPER = _sgd_paper("vgg", 0.08, None, 3000)
+VGG_GD_PAPER = VGG_GD_PAPER.replace(
+    measures={
+        **dict(VGG_GD_PAPER.measures),
+        "trajectory": every(1000),
+        "alignment": every(3000, 25),
+    }
+)
+VGG_GD_BY_LR_PAPER = (VGG_GD_PAPER_SMALL_LR, VGG_GD_PAPER)
+VGG_BY_BATCH = tuple(_vgg(0.04, batch) for batch in (512, 128, 32))
+VGG_BY_BATCH_PAPER = tuple(
+    _sgd_paper("vgg", 0.04, batch, _epochs(batch)) for batch in (512, 128, 32)
+)
+VGG_SMALL_LR_BY_BATCH = tuple(_vgg(0.01, batch) for batch in (128, 64, 32))
+VGG_SMALL_LR_BY_BATCH_PAPER = tuple(
+    _sgd_paper("vgg", 0.01, batch, _epochs(batch)) for batch in (128, 64, 32)
+)
+
+
+def _pairs(batch_size: int) -> RunConfig:
+    """CIFAR-100's stand-in; Theorem 2 would need the Jacobian of each of its hundred classes."""
+    config = _sgd(
+        "vgg_cifar100", 0.1, batch_size, 800, 20, dataset="mnist", examples=2000, probe=250
+    )
+    measures = {k: v for k, v in config.measures if k != "theorem_2"}
+    return config.replace(autocast=True, measures=measures | {"autocast_check": every(800, 100)})
+
+
+PAIRS_BY_BATCH = tuple(map(_pairs, (128, 64, 32)))
+CIFAR100_BY_BATCH = tuple(
+    _sgd_paper("vgg_cifar100", 0.1, batch, _epochs(batch), "cifar100") for batch in (128, 64, 32)
+)
+STAND_IN = (
+    "two MNIST digits side by side, 100 classes, resized to 32 × 32, take the place of CIFAR-100"
+)
+
 # -- perceptrons -----------------------------------------------------------------------------------
 
 
@@ -311,9 +380,8 @@ FIGURES: Mapping[str, Figure] = {
         "Learning rate and the plateau",
         "CIFAR-10, left: 6CNN, |B| = 128, η = 0.01, 0.02, 0.03; right: VGG, η = 0.01, |B| = 128, "
         "64, 32; curves smoothed",
-        SGD_BY_LR,
-        SGD_BY_LR_PAPER,
-        seeds=3,
+        seeds(SGD_BY_LR, 2) + seeds(VGG_SMALL_LR_BY_BATCH, 1),
+        seeds(SGD_BY_LR_PAPER, 2) + seeds(VGG_SMALL_LR_BY_BATCH_PAPER, 1),
     ),
     "fig08": Figure("The scaled eigenvectors of M", GD_SETTING, (GD,), (GD_PAPER,)),
     "fig09": Figure("Clusters of curvature directions", GD_SETTING, (GD,), (GD_PAPER,)),
@@ -332,6 +400,12 @@ FIGURES: Mapping[str, Figure] = {
         GD_BY_LR,
         GD_BY_LR_PAPER,
     ),
+    "fig16": Figure(
+        "Sharpness against impurity times Jacobian norm: VGG, gradient descent",
+        "CIFAR-10, VGG, gradient descent on 50,000 images, η = 0.04, 0.08",
+        VGG_GD_BY_LR,
+        VGG_GD_BY_LR_PAPER,
+    ),
     "fig17": Figure(
         "Sharpness against impurity times Jacobian norm: ResNet-20",
         "CIFAR-10, ResNet-20, |B| = 128, η = 0.04, steps 0 to 1000",
@@ -343,6 +417,19 @@ FIGURES: Mapping[str, Figure] = {
         "CIFAR-10, 6CNN, η = 0.04, |B| = 512, 128, 32, steps 0 to 500",
         SGD_BY_BATCH,
         SGD_BY_BATCH_PAPER,
+    ),
+    "fig19": Figure(
+        "Sharpness against impurity times Jacobian norm: VGG, mini-batches",
+        "CIFAR-10, VGG, η = 0.04, |B| = 512, 128, 32, 100 epochs",
+        VGG_BY_BATCH,
+        VGG_BY_BATCH_PAPER,
+    ),
+    "fig20": Figure(
+        "Sharpness against impurity times Jacobian norm: VGG on CIFAR-100",
+        "CIFAR-100, VGG, η = 0.1, |B| = 128, 64, 32",
+        PAIRS_BY_BATCH,
+        CIFAR100_BY_BATCH,
+        stand_in=STAND_IN,
     ),
     "beyond": Figure(
         "The constant between sharpness and predictor, and the bound of Theorem 2, in all runs",
@@ -362,11 +449,37 @@ FIGURES: Mapping[str, Figure] = {
         MNIST_BY_LR,
         MNIST_BY_LR_PAPER,
     ),
+    "fig22": Figure(
+        "Evolution for several learning rates: VGG, gradient descent",
+        "CIFAR-10, VGG, gradient descent on 50,000 images, η = 0.04, 0.08",
+        VGG_GD_BY_LR,
+        VGG_GD_BY_LR_PAPER,
+    ),
     "fig23": Figure(
         "Evolution for several learning rates: 6CNN, gradient descent",
         "CIFAR-10, 6CNN, gradient descent on 50,000 images, η = 0.02, 0.04, 0.08",
         GD_BY_LR,
         GD_BY_LR_PAPER,
+    ),
+    "fig24": Figure(
+        "Evolution for several batch sizes: VGG",
+        "CIFAR-10, VGG, η = 0.04, |B| = 50,000, 512, 32",
+        (VGG_GD_BY_LR[0], VGG_BY_BATCH[0], VGG_BY_BATCH[2]),
+        (VGG_GD_BY_LR_PAPER[0], VGG_BY_BATCH_PAPER[0], VGG_BY_BATCH_PAPER[2]),
+    ),
+    "fig25": Figure(
+        "Evolution for several batch sizes: VGG on CIFAR-100",
+        "CIFAR-100, VGG, η = 0.1, |B| = 128, 64, 32",
+        PAIRS_BY_BATCH,
+        CIFAR100_BY_BATCH,
+        stand_in=STAND_IN,
+    ),
+    "fig26": Figure(
+        "The paths of three networks",
+        "gradient descent; CIFAR-10, 6CNN, 500 steps; CIFAR-10, VGG, 1000 steps; MNIST, 3FCN, "
+        "1000 steps; η of VGG and 3FCN unstated",
+        (GD, VGG_GD, MNIST),
+        (GD_PAPER, VGG_GD_PAPER, MNIST_PAPER),
     ),
     "fig27": Figure(
         "The scaled eigenvectors of M at six steps",
@@ -382,6 +495,12 @@ FIGURES: Mapping[str, Figure] = {
     ),
     "fig29": Figure("Mean resultant lengths during training", GD_SETTING, (GD,), (GD_PAPER,)),
     "fig30": Figure("Pairs of opposed classes", f"{GD_SETTING}; step 1000", (GD,), (GD_PAPER,)),
+    "fig31": Figure(
+        "Alignment of gradients and curvature: VGG",
+        "CIFAR-10, VGG, gradient descent on 50,000 images, η = 0.08, every 25 steps",
+        (VGG_GD,),
+        (VGG_GD_PAPER,),
+    ),
     "fig32": Figure(
         "The squared loss",
         "network unstated, η unstated; 80,000 steps",
