@@ -171,14 +171,21 @@ def _top_eigenpair(
     seed: int,
 ) -> Eigenpair:
     known = [] if previous is None else [previous.top, previous.before]
-    vectors = [v for v in [*known, linear.gradient] if v is not None and bool(v.any())]
+    known = [v for v in known if v is not None]
+    vectors = [v for v in [*known, linear.gradient] if bool(v.any())]
     starts = torch.stack(vectors, dim=1) if vectors else None
     if subset is None:
         if previous is None:
             return top_eigenpair(linear.hessian, rtol=two_level.COLD_RESIDUAL, seed=seed)
         return top_eigenpair(linear.hessian, starts, rtol=LANCZOS_RESIDUAL, seed=seed)
     return two_level.top_eigenpair(
-        linear.hessian, subset.gauss_newton, starts, rtol=rtol, seed=seed, cold=previous is None
+        linear.hessian,
+        subset.gauss_newton,
+        starts,
+        rtol=rtol,
+        seed=seed,
+        cold=previous is None,
+        followed=len(known),
     )
 
 

@@ -37,6 +37,10 @@ NEXT_RESIDUAL = 0.2
 STOP_RESIDUAL = 0.5
 """Residual below which the top eigenvalue of S̃ is compared with θ, relative to that of A."""
 
+REMEMBERED = 0.5
+"""A is asked about a followed vector of which the columns of X hold less than this share of its
+squared length."""
+
 SURROGATE_PRODUCTS = 200
 """Products with S between two products with A, at most."""
 
@@ -53,6 +57,7 @@ def top_eigenpair(
     max_products: int = 100,
     seed: int = 0,
     cold: bool = False,
+    followed: int = 0,
 ) -> Eigenpair:
     """The largest algebraic eigenvalue θ of ``op``, with its eigenvector.
 
@@ -68,6 +73,9 @@ def top_eigenpair(
         cold: start from the top eigenvector of S, found from a random vector, and spend the first
             products with A on the vectors ``v0`` themselves, lest S be blind to the top
             eigenvector.
+        followed: how many of the first vectors of ``v0`` are eigenvectors of matrices near A.
+            Where the pair found has left one of them behind, A is asked about that one before the
+            pair is believed, lest S have led from the top eigenvector to the next.
 
     Returns:
         The pair, with its true residual and the products spent with A and with S; ``converged``
@@ -92,13 +100,21 @@ def top_eigenpair(
             pairs.multiply(pairs.start(1 + j))
     target = FIRST_RESIDUAL
     patience = SURROGATE_PRODUCTS
+    doubts = known[:followed]
     while pairs.finite:
         top, mix, residual = pairs.corrected()
         norm = float(residual.norm())
         enough = max(target * abs(top), pairs.rounding())
         settled = pairs.columns and norm <= max(STOP_RESIDUAL * pairs.residual, enough)
         if settled and top - pairs.value <= max(rtol * abs(pairs.value), pairs.tiny):
-            return pairs.eigenpair(True)
+            left = [v for v in doubts if pairs.share(v) < REMEMBERED]
+            if not left or pairs.products >= max_products:
+                return pairs.eigenpair(True)
+            doubts = left[1:]
+            if pairs.multiply(pairs.project(left[0])):
+                target = NEXT_RESIDUAL * pairs.residual / (abs(pairs.value) or 1.0)
+                pairs.expand(pairs.gap)
+            continue
         if norm > enough and patience and pairs.expand(residual):
             patience -= 1
             continue
@@ -152,6 +168,15 @@ class _Pairs:
         if j in self.order:
             unit[self.order.index(j)] = 1
         return unit
+
+    def project(self, v: Tensor) -> Tensor:
+        """Coefficients of v's part within the basis."""
+        return (self.basis() @ v).double().cpu()
+
+    def share(self, v: Tensor) -> float:
+        """Share of v's squared length that lies in the columns of X."""
+        inside = self.coefficients.T @ self.project(v)
+        return float(inside.square().sum()) / float(v.double().square().sum())
 
     def rounding(self) -> float:
         """Below this a residual of S̃ is noise."""

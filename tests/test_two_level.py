@@ -74,6 +74,26 @@ def test_a_cold_start_multiplies_what_it_is_given_and_so_sees_what_the_surrogate
     assert abs(cold.value - 5) <= cold.residual * cold.value < 1
 
 
+def test_a_followed_eigenvector_is_not_given_up_for_one_that_only_the_surrogate_prefers():
+    """Two eigenvalues a few percent apart, in the wrong order for the surrogate."""
+    values = torch.linspace(0, 3, 60).double()
+    values[-1], values[-2] = 5, 4.8
+    seen = values.clone()
+    seen[-1] = 4
+    basis = torch.eye(60, dtype=torch.float64)
+    top, second = basis[-1], basis[-2]
+    matrix, surrogate = torch.diag(values), torch.diag(seen)
+    for pair_of_steps in ((top, second), (second, top), (second, top + 0.3 * second)):
+        starts = torch.stack(pair_of_steps, dim=1)
+        led = two_level.top_eigenpair(Counted(matrix), Counted(surrogate), starts)
+        assert led.value == pytest.approx(4.8)
+        assert led.converged
+        pair = two_level.top_eigenpair(Counted(matrix), Counted(surrogate), starts, followed=2)
+        assert pair.value == pytest.approx(5, rel=5e-3)
+        assert pair.converged
+        assert pair.products <= led.products + 3
+
+
 def test_an_eigenvalue_that_crosses_the_tracked_one_is_found_by_the_next_cold_start():
     """Exact eigenvectors as start vectors: a warm start has no share in the new top one."""
     generator = torch.Generator().manual_seed(0)
