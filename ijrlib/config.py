@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,13 @@ DATASETS = ("cifar10", "cifar100", "mnist", "fashion_mnist", "digits")
 LOSSES = ("cross_entropy", "squared")
 INITIALIZATIONS = ("default", "xavier_normal", "kaiming_normal")
 DTYPES = ("float32", "float64")
+REGULARIZERS = {  # and which of the fields ejr_weight, rho and mu it takes
+    "none": (),
+    "ejr": ("ejr_weight",),
+    "ejr_v1": ("rho",),
+    "ejr_v2": ("rho", "mu"),
+    "sam": ("rho",),
+}
 NETWORKS = (
     "vgg",
     "vgg_cifar100",
@@ -57,13 +64,13 @@ class RunConfig:
 
     The update is θ(t+1) = θ(t) − η g_B(θ(t)) (Eq 34): full-batch gradient descent where
     ``batch_size`` is None, otherwise SGD over shuffled epochs, the last incomplete batch of an
-    epoch dropped.
+    epoch dropped.  A regularizer, momentum and weight decay change it as they do in §5.2.
 
     Attributes:
         dataset: one of ``DATASETS``.
         examples: number of training examples |D|, drawn from the shuffled training split.
         network: one of ``NETWORKS``.
-        lr: learning rate η > 0, constant.
+        lr: learning rate η > 0, at the start.
         steps: number of updates; the run has the steps 0 … ``steps`` (the last one only measured).
         batch_size: |B|, or None for the full batch.
         init: one of ``INITIALIZATIONS``; "default" is the network's own (PAPER section 6).
@@ -77,6 +84,15 @@ class RunConfig:
         probe: number of training examples on which curvature is measured.
         test_examples: number of test examples; 0 leaves the test set alone.
         measures: what is measured when: name → windows (start, stop, every), half open.
+        regularizer: one of ``REGULARIZERS`` (:mod:`ijrlib.regularizers`).
+        ejr_weight: λ_reg > 0 of "ejr".
+        rho: ρ > 0 of "ejr_v1", "ejr_v2" and "sam".
+        mu: μ > 0 of "ejr_v2".
+        momentum: in [0, 1), of SGD.
+        weight_decay: at least 0, a multiple of θ added to the gradient.
+        lr_decay: factor in (0, 1] on the learning rate at 30%, 60% and 80% of the steps.
+        augment: each image of a mini-batch is shifted by up to four pixels each way, with zeros
+            (the channel's mean) coming in, and mirrored with probability ½.
 
     Raises:
         ValueError: naming the field, what was expected and what came.
@@ -97,6 +113,14 @@ class RunConfig:
     probe: int = 500
     test_examples: int = 0
     measures: tuple[tuple[str, tuple[Window, ...]], ...] = ()
+    regularizer: str = "none"
+    ejr_weight: float = 0.0
+    rho: float = 0.0
+    mu: float = 0.0
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    lr_decay: float = 1.0
+    augment: bool = False
 
     def __post_init__(self) -> None:
         _one_of("dataset", self.dataset, DATASETS)
@@ -104,8 +128,9 @@ class RunConfig:
         _one_of("init", self.init, INITIALIZATIONS)
         _one_of("loss", self.loss, LOSSES)
         _one_of("dtype", self.dtype, DTYPES)
-        if not isinstance(self.autocast, bool):
-            raise ValueError(f"autocast: expected true or false, got {self.autocast!r}")
+        for field in ("autocast", "augment"):
+            if not isinstance(getattr(self, field), bool):
+                raise ValueError(f"{field}: expected true or false, got {getattr(self, field)!r}")
         if self.autocast and self.dtype != "float32":
             raise ValueError(f"autocast: expected dtype float32 with it, got {self.dtype}")
         for field in ("examples", "steps", "chunk", "probe"):
@@ -123,12 +148,28 @@ class RunConfig:
             raise ValueError(
                 f"probe: expected at most examples = {self.examples}, got {self.probe}"
             )
-        if isinstance(self.lr, bool) or not isinstance(self.lr, int | float):
-            raise ValueError(f"lr: expected a number, got {self.lr!r}")
-        if not 0 < self.lr < float("inf"):
-            raise ValueError(f"lr: expected a positive number, got {self.lr!r}")
-        object.__setattr__(self, "lr", float(self.lr))
+        infinity = float("inf")
+        self._number("lr", lambda v: 0 < v < infinity, "a positive number")
+        self._number("momentum", lambda v: 0 <= v < 1, "a number in [0, 1)")
+        self._number("weight_decay", lambda v: 0 <= v < infinity, "a number of at least 0")
+        self._number("lr_decay", lambda v: 0 < v <= 1, "a number in (0, 1]")
+        _one_of("regularizer", self.regularizer, tuple(REGULARIZERS))
+        for field in ("ejr_weight", "rho", "mu"):
+            if field in REGULARIZERS[self.regularizer]:
+                what = f"a positive number with regularizer {self.regularizer!r}"
+                self._number(field, lambda v: 0 < v < infinity, what)
+            else:
+                what = f"0 with regularizer {self.regularizer!r}, which has none"
+                self._number(field, lambda v: v == 0, what)
         object.__setattr__(self, "measures", _measures(self.measures))
+
+    def _number(self, field: str, valid: Callable[[float], bool], what: str) -> None:
+        value = getattr(self, field)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"{field}: expected a number, got {value!r}")
+        if not valid(value):
+            raise ValueError(f"{field}: expected {what}, got {value!r}")
+        object.__setattr__(self, field, float(value))
 
     # -- identity ---------------------------------------------------------------------------------
     def to_dict(self) -> dict[str, Any]:
@@ -158,6 +199,12 @@ class RunConfig:
         parts = [self.dataset, str(self.examples), self.network, method, f"lr{self.lr:g}"]
         if self.loss != "cross_entropy":
             parts.append(self.loss)
+        if self.regularizer != "none":
+            strengths = REGULARIZERS[self.regularizer]
+            parts.append(self.regularizer)
+            parts += [
+                f"{field.removeprefix('ejr_')}{getattr(self, field):g}" for field in strengths
+            ]
         return "-".join([*parts, f"s{self.seed}"]).replace("_", "")
 
     @property

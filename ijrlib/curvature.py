@@ -122,14 +122,23 @@ def curvature(
 
 
 def measure(
-    linear: Linearization, starts: Starts | None = None, *, rtol: float = RTOL, seed: int = 0
+    linear: Linearization,
+    starts: Starts | None = None,
+    *,
+    cold: bool = False,
+    rtol: float = RTOL,
+    seed: int = 0,
 ) -> Curvature:
-    """:func:`curvature` from a linearization and start vectors that are there already."""
+    """:func:`curvature` from a linearization and start vectors that are there already.
+
+    A ``cold`` start takes a random vector, and asks H about the eigenvector before nevertheless.
+    """
     assert linear.hessian.problem is not None
     loss = linear.hessian.problem[1]
     subset = _subset(linear)
-    top = _top_eigenpair(linear, subset, starts, rtol, seed)
-    singular = _singular_pair(linear, subset, starts, rtol, seed)
+    cold = cold or starts is None
+    top = _top_eigenpair(linear, subset, starts, cold, rtol, seed)
+    singular = _singular_pair(linear, subset, None if cold else starts, rtol, seed)
     impurity = None
     if loss is cross_entropy:
         impurity = float(logits.impurity(linear.logits.double().softmax(-1)).mean())
@@ -167,15 +176,16 @@ def _top_eigenpair(
     linear: Linearization,
     subset: Linearization | None,
     previous: Starts | None,
+    cold: bool,
     rtol: float,
     seed: int,
 ) -> Eigenpair:
-    known = [] if previous is None else [previous.top, previous.before]
+    known = [] if previous is None else [previous.top, None if cold else previous.before]
     known = [v for v in known if v is not None]
     vectors = [v for v in [*known, linear.gradient] if bool(v.any())]
     starts = torch.stack(vectors, dim=1) if vectors else None
     if subset is None:
-        if previous is None:
+        if cold:
             return top_eigenpair(linear.hessian, rtol=two_level.COLD_RESIDUAL, seed=seed)
         return top_eigenpair(linear.hessian, starts, rtol=LANCZOS_RESIDUAL, seed=seed)
     return two_level.top_eigenpair(
@@ -184,7 +194,7 @@ def _top_eigenpair(
         starts,
         rtol=rtol,
         seed=seed,
-        cold=previous is None,
+        cold=cold,
         followed=len(known),
     )
 

@@ -170,9 +170,10 @@ def _curvature(state: State) -> Curvature:
     memory = state.memory
     count = int(memory.get("curvature_count", torch.zeros(())))
     starts = None
-    if count % COLD_EVERY:
+    if count:
         starts = Starts(memory["top_vector"], memory.get("before"), memory["singular_vector"])
-    found = measure(state.linearization, starts, seed=state.step)
+    cold = count % COLD_EVERY == 0
+    found = measure(state.linearization, starts, cold=cold, seed=state.step)
     memory["top_vector"], memory["singular_vector"] = found.starts.top, found.starts.singular
     memory.pop("before", None)
     if found.starts.before is not None:
@@ -187,11 +188,23 @@ def accuracy(state: State) -> Values:
     out: Values = {"train_accuracy": _accuracy(state.train_z, state.train_y)}
     if state.test is not None:
         x, y = state.test
-        with torch.no_grad():
-            z = torch.cat([state.model(part) for part in x.split(state.chunk)])
+        z = evaluate(state.model, x, state.chunk)
         out["test_loss"] = float(LOSSES[state.loss](z, y))
         out["test_accuracy"] = _accuracy(z, y)
     return out
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, x: Tensor, chunk: int) -> Tensor:
+    """z of x, shape (n, C), in evaluation mode (batch normalization by running statistics); the
+    model's own mode is what it was afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        return torch.cat([model(part) for part in x.split(chunk)])
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 def _accuracy(z: Tensor, y: Tensor) -> float:

@@ -19,9 +19,9 @@ from tqdm.auto import tqdm
 
 from ijrlib import datasets, embedding, machine, networks, store
 from ijrlib.config import RunConfig
-from ijrlib.measures import MEASURES, State, Values
+from ijrlib.measures import MEASURES, State, Values, evaluate
 from ijrlib.operators import LOSSES, flatten, trainable
-from ijrlib.training import Step, train
+from ijrlib.training import Step, train, update_rule
 from ijrlib.trajectory import Trajectory, errors
 
 CHECKPOINT_SECONDS = 120.0
@@ -71,6 +71,12 @@ def run(
     model = model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     initial = _flat(model)
 
+    optimizer = torch.optim.SGD(
+        trainable(model).values(),
+        config.lr,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+    )
     checkpoint = _Checkpoint(store.runs_dir(runs_dir), config)
     points = Trajectory(
         checkpoint.path.with_suffix(".points"), config.measured_steps("trajectory"), len(initial)
@@ -82,6 +88,7 @@ def run(
     versions = [machine.code_version()]
     if saved is not None:
         _restore(model, saved["state"])
+        optimizer.load_state_dict(saved["optimizer"])
         recorder.restore(saved["rows"], saved["arrays"])
         memory = {name: value.to(target) for name, value in saved["memory"].items()}
         start, resumed, spent = saved["step"], saved["resumed"] + 1, saved["seconds"]
@@ -104,6 +111,10 @@ def run(
         chunk=config.chunk,
         start=start,
         autocast=config.autocast,
+        update=update_rule(config, classes),
+        optimizer=optimizer,
+        lr_decay=config.lr_decay,
+        augment=config.augment,
     )
     bar = tqdm(
         total=config.steps + 1,
@@ -121,7 +132,8 @@ def run(
         if time.monotonic() - written >= checkpoint_seconds and step.step > start:
             checkpoint.save(
                 step=step.step,
-                state=model.state_dict(),
+                state=model.state_dict() | step.buffers,
+                optimizer=optimizer.state_dict(),
                 memory=memory,
                 rows=recorder.rows,
                 arrays={
@@ -278,8 +290,7 @@ def _state(
     z, y = step.logits, step.labels
     if config.batch_size is not None:
         y = probe[1]
-        with torch.no_grad():
-            z = torch.cat([model(part) for part in probe[0].split(config.chunk)])
+        z = evaluate(model, probe[0], config.chunk)
     return State(
         model, config.loss, step.step, z, y, probe, test, initial, config.chunk, memory, points
     )

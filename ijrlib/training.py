@@ -1,17 +1,30 @@
 """Gradient descent and SGD as a generator of steps.  Knows nothing of measuring.
 
-θ(t+1) = θ(t) − η g_B(θ(t)) (Eq 34), without momentum, weight decay or decay of η.
+θ(t+1) = θ(t) − η g_B(θ(t)) (Eq 34); a regularizer puts its direction in the place of g_B, and the
+optimizer may add momentum and weight decay.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from ijrlib.operators import Loss, chunks, trainable
+from ijrlib import regularizers
+from ijrlib.config import RunConfig
+from ijrlib.operators import Loss, trainable
+from ijrlib.regularizers import Direction
+
+Update = Callable[..., Direction]
+"""(model, loss, x, y, step=…, chunk=…, autocast=…) → the direction of one update."""
+
+DECAY_AT = (0.3, 0.6, 0.8)
+"""Shares of the steps at which the learning rate decays."""
+
+PADDING = 4
+"""Pixels by which augmentation shifts at most."""
 
 
 @dataclass(frozen=True)
@@ -23,12 +36,20 @@ class Step:
         loss: L_B(θ(t)), mean loss over the step's batch.
         logits: z of the batch at θ(t), shape (|B|, C), detached.
         labels: shape (|B|,).
+        buffers: the model's buffers, such as running statistics, as they were before the step's
+            passes; with θ(t) and the optimizer's state, what it takes to resume.
     """
 
     step: int
     loss: float
     logits: Tensor
     labels: Tensor
+    buffers: dict[str, Tensor]
+
+
+def gradient(model: nn.Module, loss: Loss, x: Tensor, y: Tensor, *, step: int, **how) -> Direction:
+    """∇L_B, the update of plain gradient descent."""
+    return regularizers.plain(model, loss, x, y, **how)
 
 
 def train(
@@ -44,12 +65,17 @@ def train(
     chunk: int = 250,
     start: int = 0,
     autocast: bool = False,
+    update: Update = gradient,
+    optimizer: torch.optim.Optimizer | None = None,
+    lr_decay: float = 1.0,
+    augment: bool = False,
 ) -> Iterator[Step]:
     """Yield each step t = start … steps at θ(t); the update follows when the next one is asked for.
 
     The last step is yielded without an update.  After a step whose loss is not finite the generator
     ends, with θ as it was at that step.  Mini-batches are shuffled epochs, a function of ``seed``
-    and the epoch alone, so a run that starts at ``start`` with θ(start) continues as if never
+    and the epoch alone, and so is all else that is random a function of ``seed`` and t: a run that
+    starts at ``start`` with θ(start), its buffers and the optimizer's state continues as if never
     interrupted.
 
     Args:
@@ -60,21 +86,52 @@ def train(
         steps: number of updates.
         batch_size: |B|; None for the full batch.
         autocast: forward passes in bfloat16 where PyTorch's autocast has it so.
+        update: the direction that takes the place of the gradient (:func:`update_rule`).
+        optimizer: of the model's trainable parameters; plain SGD where it is None.  Its learning
+            rate is set here.
+        lr_decay: factor on the learning rate at each of the shares ``DECAY_AT`` of the steps.
+        augment: see :class:`~ijrlib.config.RunConfig`.
     """
     tensors = list(trainable(model).values())
+    optimizer = optimizer or torch.optim.SGD(tensors, lr)
     for t in range(start, steps + 1):
         if batch_size is None:
             batch_x, batch_y = x, y
         else:
             index = batch_indices(len(x), batch_size, seed, t).to(x.device)
             batch_x, batch_y = x[index], y[index]
-        value, gradient, logits = _gradient(model, loss, batch_x, batch_y, tensors, chunk, autocast)
-        yield Step(t, value, logits, batch_y)
-        if t == steps or not torch.isfinite(torch.tensor(value)):
+        if augment:
+            batch_x = shifted_and_mirrored(batch_x, seed, t)
+        buffers = {name: b.clone() for name, b in model.named_buffers()}
+        found = update(model, loss, batch_x, batch_y, step=t, chunk=chunk, autocast=autocast)
+        yield Step(t, found.loss, found.logits, batch_y, buffers)
+        if t == steps or not torch.isfinite(torch.tensor(found.loss)):
             return
-        with torch.no_grad():
-            for p, g in zip(tensors, gradient, strict=True):
-                p.sub_(g, alpha=lr)
+        for group in optimizer.param_groups:
+            group["lr"] = lr * lr_decay ** sum(t >= share * steps for share in DECAY_AT)
+        for p, g in zip(tensors, found.gradient, strict=True):
+            p.grad = g
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def update_rule(config: RunConfig, classes: int) -> Update:
+    """The direction that a configuration's regularizer asks for; u of a step, on the unit sphere of
+    R^C with C = ``classes``, is a function of the seed and the step."""
+    if config.regularizer == "none":
+        return gradient
+
+    def update(
+        model: nn.Module, loss: Loss, x: Tensor, y: Tensor, *, step: int, **how
+    ) -> Direction:
+        if config.regularizer == "sam":
+            return regularizers.sam(model, loss, x, y, rho=config.rho, **how)
+        u = regularizers.unit_vector(classes, _generator(config.seed, step))
+        if config.regularizer == "ejr":
+            return regularizers.ejr(model, loss, x, y, u, weight=config.ejr_weight, **how)
+        return regularizers.ejr_two_steps(model, loss, x, y, u, rho=config.rho, mu=config.mu, **how)
+
+    return update
 
 
 def batch_indices(examples: int, batch_size: int, seed: int, step: int) -> Tensor:
@@ -86,27 +143,23 @@ def batch_indices(examples: int, batch_size: int, seed: int, step: int) -> Tenso
     return order[position * batch_size : (position + 1) * batch_size]
 
 
-@torch.enable_grad()
-def _gradient(
-    model: nn.Module,
-    loss: Loss,
-    x: Tensor,
-    y: Tensor,
-    tensors: Sequence[Tensor],
-    chunk: int,
-    autocast: bool,
-) -> tuple[float, list[Tensor], Tensor]:
-    """(L, ∇L by parameter, logits) of a batch, chunk by chunk."""
-    total = [torch.zeros_like(p) for p in tensors]
-    value, logits = 0.0, []
-    for part_x, part_y in chunks((x, y), chunk):
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=autocast):
-            z = model(part_x)
-        z = z.to(x.dtype)
-        part = loss(z, part_y) * (len(part_x) / len(x))
-        gradients = torch.autograd.grad(part, tensors, materialize_grads=True)
-        for sum_, g in zip(total, gradients, strict=True):
-            sum_.add_(g)
-        value += float(part.detach())
-        logits.append(z.detach())
-    return value, total, torch.cat(logits)
+def shifted_and_mirrored(x: Tensor, seed: int, step: int) -> Tensor:
+    """The usual augmentation of CIFAR: images x (n, channels, height, width), each shifted by up to
+    ``PADDING`` pixels each way and mirrored with probability ½.  Zeros come in from the border."""
+    n, _, height, width = x.shape
+    generator = _generator(seed, step)
+    down, right = torch.randint(2 * PADDING + 1, (2, n), generator=generator)
+    mirrored = torch.randint(2, (n,), generator=generator).bool()
+    columns = torch.arange(width).expand(n, -1)
+    columns = torch.where(mirrored[:, None], columns.flip(1), columns) + right[:, None]
+    rows = torch.arange(height) + down[:, None]
+    padded = nn.functional.pad(x, (PADDING,) * 4)
+    image = torch.arange(n)[:, None, None, None]
+    channel = torch.arange(x.shape[1])[None, :, None, None]
+    index = (image, channel, rows[:, None, :, None], columns[:, None, None, :])
+    shifted = padded[tuple(i.to(x.device) for i in index)]
+    return shifted.contiguous(memory_format=torch.channels_last)
+
+
+def _generator(seed: int, step: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed * 1_000_003 + step)

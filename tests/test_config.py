@@ -53,10 +53,19 @@ def test_every_field_changes_the_hash():
         "probe": 21,
         "test_examples": 5,
         "measures": {"norms": [(0, 1, 1)]},
+        "regularizer": {"regularizer": "sam", "rho": 0.1},
+        "ejr_weight": {"regularizer": "ejr", "ejr_weight": 0.1},
+        "rho": {"regularizer": "sam", "rho": 0.2},
+        "mu": {"regularizer": "ejr_v2", "rho": 0.1, "mu": 0.2},
+        "momentum": 0.9,
+        "weight_decay": 5e-4,
+        "lr_decay": 0.2,
+        "augment": True,
     }
     assert set(changes) == set(RunConfig.__dataclass_fields__)
-    hashes = {base.hash} | {base.replace(**{k: v}).hash for k, v in changes.items()}
-    assert len(hashes) == len(changes) + 1
+    whole = ("regularizer", "ejr_weight", "rho", "mu")  # one needs the other
+    replaced = (base.replace(**(v if k in whole else {k: v})) for k, v in changes.items())
+    assert len({base.hash, *(one.hash for one in replaced)}) == len(changes) + 1
 
 
 def test_the_name_of_a_known_configuration_never_changes():
@@ -73,6 +82,34 @@ def test_the_name_of_a_known_configuration_never_changes():
         stored.name
         == "cifar10-2000-6cnn-gd-lr0.04-s0-" + hashlib.sha256(text.encode()).hexdigest()[:12]
     )
+
+
+def test_the_name_tells_the_regularizer_and_its_strength():
+    assert (
+        make(regularizer="ejr", ejr_weight=0.01).slug == "digits-40-6cnn-gd-lr0.1-ejr-weight0.01-s0"
+    )
+    assert "-ejrv2-rho2-mu0.03-" in make(regularizer="ejr_v2", rho=2, mu=0.03).slug
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"regularizer": "l2"}, "regularizer: expected one of none, ejr, ejr_v1, ejr_v2, sam"),
+        ({"regularizer": "ejr"}, "ejr_weight: expected a positive number with regularizer 'ejr'"),
+        ({"regularizer": "ejr_v2", "rho": 1}, "mu: expected a positive number"),
+        ({"rho": 1.0}, "rho: expected 0 with regularizer 'none', which has none, got 1.0"),
+        ({"regularizer": "ejr_v1", "rho": 1, "mu": 1}, "mu: expected 0 with regularizer 'ejr_v1'"),
+        ({"regularizer": "sam", "rho": float("inf")}, "rho: expected a positive number"),
+        ({"momentum": 1.0}, r"momentum: expected a number in \[0, 1\), got 1.0"),
+        ({"weight_decay": -1}, "weight_decay: expected a number of at least 0, got -1"),
+        ({"lr_decay": 0}, r"lr_decay: expected a number in \(0, 1\], got 0"),
+        ({"augment": 1}, "augment: expected true or false, got 1"),
+        ({"mu": "large"}, "mu: expected a number, got 'large'"),
+    ],
+)
+def test_training_by_the_book_of_section_5_2_is_checked_field_by_field(fields, message):
+    with pytest.raises(ValueError, match=message):
+        make(**fields)
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,8 @@ EDGES = {
     "embedding": set(),
     "certificates": set(),
     "theorems": {"logits", "certificates"},
-    "training": {"config", "operators"},
+    "regularizers": {"operators"},
+    "training": {"config", "regularizers"},
     "measures": {
         "conventions",
         "sharpness_bound",

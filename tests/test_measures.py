@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from ijrlib import conventions, datasets, measures, two_level
+from ijrlib import conventions, curvature, datasets, measures, two_level
 from ijrlib.measures import MEASURES, State
 from ijrlib.operators import cross_entropy
 from ijrlib.training import train
@@ -117,6 +117,39 @@ def test_a_cold_start_finds_the_top_when_the_memory_holds_another_eigenvector():
     s.memory["curvature_count"] = torch.tensor(measures.COLD_EVERY)
     found = measures.curvature(s)["sharpness"]
     assert found == pytest.approx(float(values[-1]), rel=5e-3)
+
+
+def test_a_cold_start_asks_about_the_eigenvector_before(monkeypatch):
+    s = state()
+    measures.curvature(s)
+    before = s.memory["top_vector"].clone()
+    asked = []
+    solve = curvature.two_level.top_eigenpair
+
+    def watched(op, surrogate, v0=None, **how):
+        asked.append((v0, how))
+        return solve(op, surrogate, v0, **how)
+
+    monkeypatch.setattr(curvature.two_level, "top_eigenpair", watched)
+    monkeypatch.setattr(curvature, "SMALLEST_SUBSET", 2)
+    s.__dict__.pop("linearization", None)
+    s.memory["curvature_count"] = torch.tensor(measures.COLD_EVERY)
+    measures.curvature(s)
+    starts, how = asked[0]
+    assert how["cold"]
+    assert torch.equal(starts[:, 0], before)
+
+
+def test_evaluation_uses_running_statistics_and_leaves_mode_and_statistics():
+    model = dense.network("batch normalization").train()
+    model[1].eval()
+    x, _ = dense.examples(7)
+    kept = [b.clone() for b in model.buffers()]
+    found = measures.evaluate(model, x, chunk=3)
+    assert model.training and not model[1].training
+    assert all(torch.equal(a, b) for a, b in zip(kept, model.buffers(), strict=True))
+    torch.testing.assert_close(found, dense.logits(model.eval(), x, dense.parameters(model)))
+    assert not found.requires_grad
 
 
 def test_accuracy_counts_right_answers():

@@ -96,6 +96,52 @@ def test_a_killed_run_resumes_to_the_same_numbers_bit_for_bit(tmp_path, monkeypa
     assert list((tmp_path / "cut" / ".checkpoints").iterdir()) == []
 
 
+BY_THE_BOOK = RunConfig(  # batch normalization, momentum, decay, augmentation, a regularizer
+    dataset="digits",
+    examples=20,
+    network="wrn_small",
+    lr=0.1,
+    steps=6,
+    batch_size=7,
+    probe=8,
+    test_examples=8,
+    measures={"impurity": [(0, 7, 2)], "accuracy": [(0, 7, 2)]},  # type: ignore[arg-type]
+    momentum=0.9,
+    weight_decay=5e-4,
+    lr_decay=0.2,
+    augment=True,
+)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"regularizer": "ejr", "ejr_weight": 0.01},
+        {"regularizer": "ejr_v2", "rho": 0.5, "mu": 0.01},
+        {"regularizer": "sam", "rho": 0.1},
+    ],
+)
+def test_a_run_with_running_statistics_and_momentum_resumes_bit_for_bit(
+    tmp_path, monkeypatch, fields
+):
+    config = BY_THE_BOOK.replace(**fields)
+    whole = runner.run(config, "cpu", tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        interrupt(patch, at=4)
+        with pytest.raises(KeyboardInterrupt):
+            runner.run(config, "cpu", tmp_path / "cut", checkpoint_seconds=0)
+    assert_same_numbers(whole, runner.run(config, "cpu", tmp_path / "cut"))
+
+
+def test_measuring_a_network_with_running_statistics_does_not_change_its_training(tmp_path):
+    watched = runner.run(BY_THE_BOOK, "cpu", tmp_path)
+    seldom = BY_THE_BOOK.replace(measures={"accuracy": [(6, 7, 1)]})
+    last = runner.run(seldom, "cpu", tmp_path).series.iloc[-1]
+    for name in ("train_loss", "test_loss", "test_accuracy"):
+        assert watched.series[name].iloc[-1] == last[name]
+
+
 WALK = TINY.replace(measures={"trajectory": [(1, 7, 1)]})
 
 

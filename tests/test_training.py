@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+from ijrlib import regularizers
+from ijrlib.config import RunConfig
 from ijrlib.operators import LOSSES
-from ijrlib.training import batch_indices, train
+from ijrlib.training import batch_indices, shifted_and_mirrored, train, update_rule
 
 
 def problem(seed=0):
@@ -113,3 +115,84 @@ def test_autocast_computes_in_bfloat16_and_keeps_gradient_and_logits_in_float32(
     # eight bits of mantissa: different from float32, and by a few roundings only
     assert 1e-6 < float((moved - exact).norm() / exact.norm()) < 8 * 2**-8
     assert (first.logits == first.logits.bfloat16().float()).all()
+
+
+# -- momentum, weight decay, decay of η, regularizers, augmentation --------------------------------
+
+
+def test_momentum_weight_decay_and_decay_of_eta_follow_their_formulas():
+    """v ← βv + (g + γθ), θ ← θ − η_t v, with η_t = η·f^k after k of 30, 60 and 80% of the steps."""
+    model, x, y = problem()
+    value = theta(model)
+    velocity = torch.zeros_like(value)
+    reference, _, _ = problem()
+    for t in range(10):
+        torch.nn.utils.vector_to_parameters(value, reference.parameters())
+        loss = LOSSES["cross_entropy"](reference(x), y)
+        g = torch.cat([g.reshape(-1) for g in torch.autograd.grad(loss, reference.parameters())])
+        velocity = 0.9 * velocity + g + 0.01 * value
+        value = value - 0.2 * 0.5 ** ((t >= 3) + (t >= 6) + (t >= 8)) * velocity
+    optimizer = torch.optim.SGD(model.parameters(), 0.2, momentum=0.9, weight_decay=0.01)
+    arguments = {"lr": 0.2, "steps": 10, "lr_decay": 0.5, "optimizer": optimizer}
+    for _ in train(model, LOSSES["cross_entropy"], x, y, **arguments):
+        pass
+    torch.testing.assert_close(theta(model), value, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"regularizer": "ejr", "ejr_weight": 0.3},
+        {"regularizer": "ejr_v1", "rho": 0.5},
+        {"regularizer": "ejr_v2", "rho": 0.5, "mu": 0.2},
+        {"regularizer": "sam", "rho": 0.5},
+    ],
+)
+def test_a_regularizer_s_direction_takes_the_place_of_the_gradient(fields):
+    config = RunConfig("digits", 10, "6cnn", 0.2, 3, probe=5, seed=4, **fields)
+    model, x, y = problem()
+    reference, _, _ = problem()
+    loss = LOSSES["cross_entropy"]
+    us = []
+    for t in range(3):
+        u = regularizers.unit_vector(3, torch.Generator().manual_seed(4 * 1_000_003 + t))
+        us.append(u)
+        rho, mu = config.rho, config.mu
+        found = {
+            "ejr": lambda u=u: regularizers.ejr(reference, loss, x, y, u, weight=0.3, chunk=10),
+            "ejr_v1": lambda u=u: regularizers.ejr_two_steps(
+                reference, loss, x, y, u, rho=0.5, chunk=10
+            ),
+            "ejr_v2": lambda u=u: regularizers.ejr_two_steps(
+                reference, loss, x, y, u, rho=0.5, mu=0.2, chunk=10
+            ),
+            "sam": lambda: regularizers.sam(reference, loss, x, y, rho=0.5, chunk=10),
+        }[config.regularizer]()
+        assert (rho, mu) == (fields.get("rho", 0), fields.get("mu", 0))
+        for p, g in zip(reference.parameters(), found.gradient, strict=True):
+            p.data -= 0.2 * g
+    assert not torch.equal(us[0], us[1])
+    for _ in train(model, loss, x, y, lr=0.2, steps=3, update=update_rule(config, 3)):
+        pass
+    torch.testing.assert_close(theta(model), theta(reference), rtol=1e-12, atol=1e-14)
+
+
+def test_augmented_images_are_shifted_and_mirrored_ones():
+    """Each is one of the 2·9·9 that padding, cropping and mirroring by hand give; all occur."""
+    image = torch.arange(1.0, 127).view(1, 3, 6, 7)
+    padded = torch.nn.functional.pad(image, (4, 4, 4, 4))[0]
+    possible = {}
+    for down in range(9):
+        for right in range(9):
+            crop = padded[:, down : down + 6, right : right + 7]
+            possible[down, right, False] = crop
+            possible[down, right, True] = crop.flip(2)
+    found = shifted_and_mirrored(image.expand(3000, -1, -1, -1), seed=1, step=2)
+    keys = {tuple(v.flatten().tolist()): k for k, v in possible.items()}
+    seen = [keys[tuple(one.flatten().tolist())] for one in found]
+    assert {k[0] for k in seen} == {k[1] for k in seen} == set(range(9))
+    # a binomial of 3000 and ½: five deviations
+    assert abs(sum(k[2] for k in seen) - 1500) < 5 * (3000 / 4) ** 0.5
+    again = shifted_and_mirrored(image.expand(3000, -1, -1, -1), seed=1, step=2)
+    other = shifted_and_mirrored(image.expand(3000, -1, -1, -1), seed=1, step=3)
+    assert torch.equal(found, again) and not torch.equal(found, other)

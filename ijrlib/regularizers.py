@@ -1,0 +1,283 @@
+"""Explicit Jacobian regularization, EJR: update directions that keep ⟨J⟩ small (§5.2, App. N).
+
+With u uniform on the unit sphere of R^C, C·E‖⟨J⟩u‖² = ‖⟨J⟩‖_F², and ⟨J⟩u = ∇_θ(uᵀ⟨z⟩) costs one
+gradient: one draw for each mini-batch estimates the squared norm without bias.
+
+In a training loop of one's own, for any optimizer and schedule, ::
+
+    (cross_entropy(z, y) + weight * jacobian_penalty(z, model.parameters())).backward()   # EJR
+    backward(model, cross_entropy, x, y, rho=1.0)                  # EJR v1, instead of .backward()
+    backward(model, cross_entropy, x, y, rho=2.0, mu=0.03)         # EJR v2
+
+The functions that return a :class:`Direction` serve :mod:`ijrlib.training`: they work chunk by
+chunk, so that a batch may be the whole training set, and take u as an argument.  All costs are in
+gradients of the batch.  Random layers draw anew in each pass; running statistics, of batch
+normalization for example, are those of the pass at θ alone, as is the practice for SAM.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ijrlib.operators import Loss, chunks, trainable
+
+
+@dataclass(frozen=True)
+class Direction:
+    """One evaluation of an update.
+
+    Attributes:
+        loss: L_B(θ), mean loss over the batch, without what is added to it.
+        logits: z of the batch at θ, shape (|B|, C), detached.
+        gradient: what takes the place of ∇L_B in the update, by parameter.
+    """
+
+    loss: float
+    logits: Tensor
+    gradient: list[Tensor]
+
+
+# -- for a training loop of one's own --------------------------------------------------------------
+
+
+def unit_vector(classes: int, generator: torch.Generator | None = None) -> Tensor:
+    """u uniform on the unit sphere of R^C, shape (C,), float64, on the CPU."""
+    if classes < 1:
+        raise ValueError(f"classes: expected at least 1, got {classes}")
+    u = torch.randn(classes, dtype=torch.float64, generator=generator)
+    return u / u.norm()
+
+
+def jacobian_penalty(
+    z: Tensor, parameters: Iterable[Tensor], generator: torch.Generator | None = None
+) -> Tensor:
+    """‖⟨J⟩u‖² = ‖∇_θ(uᵀ⟨z⟩)‖² for a random u, to be added to the loss times λ_reg.
+
+    Its expectation is ‖⟨J⟩‖_F²/C.  Differentiable, so the backward pass is one through a gradient.
+
+    Args:
+        z: logits of the batch, shape (|B|, C), with their graph.
+        parameters: the θ that is trained; those that need no gradient are left out.
+        generator: of u; the global one where it is None.
+
+    Raises:
+        ValueError: for logits of another shape, or no trainable parameter.
+    """
+    if z.ndim != 2 or not len(z):
+        raise ValueError(f"expected logits of shape (examples, classes), got {tuple(z.shape)}")
+    tensors = [p for p in parameters if p.requires_grad]
+    if not tensors:
+        raise ValueError("expected trainable parameters, got none")
+    u = unit_vector(z.shape[1], generator).to(z)
+    slopes = torch.autograd.grad(z.mean(0) @ u, tensors, create_graph=True, materialize_grads=True)
+    return torch.stack([s.square().sum() for s in slopes]).sum()
+
+
+def backward(
+    model: nn.Module,
+    loss: Loss,
+    x: Tensor,
+    y: Tensor,
+    *,
+    rho: float,
+    mu: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Add the direction of v1 (``mu`` = 0) or v2 to the parameters' ``.grad``; return L_B(θ).
+
+    Stands where ``loss(model(x), y).backward()`` stood; the optimizer, with whatever momentum,
+    weight decay and schedule, is none the wiser.  Costs 2 gradients.  Under autocast both passes
+    are.  A ``GradScaler`` has no place here: float16 needs it, bfloat16 does not.
+
+    Args:
+        model: trained; its parameters are those before and after, to the last bit.
+        loss: mean loss of (logits, labels).
+        rho: ρ > 0, the length of the step to θ̃.
+        mu: μ ≥ 0.
+        generator: of u; the global one where it is None.
+
+    Raises:
+        ValueError: for ρ or μ out of range.
+    """
+    if not rho > 0:
+        raise ValueError(f"rho: expected a positive length, got {rho}")
+    if not mu >= 0:
+        raise ValueError(f"mu: expected at least 0, got {mu}")
+    z = model(x)
+    u = unit_vector(z.shape[1], generator).to(z)
+    value = loss(z, y).detach()
+    tensors = list(trainable(model).values())
+    slopes = torch.autograd.grad(z.mean(0) @ u, tensors, materialize_grads=True)
+    with _perturbed(model, slopes, rho):
+        z = model(x)
+        gradients = torch.autograd.grad(
+            loss(z, y) + mu * (z.mean(0) @ u), tensors, materialize_grads=True
+        )
+    for p, g in zip(tensors, gradients, strict=True):
+        p.grad = g if p.grad is None else p.grad + g
+    return value
+
+
+# -- directions, for the runs of the book ----------------------------------------------------------
+
+
+@torch.enable_grad()
+def plain(
+    model: nn.Module,
+    loss: Loss | None,
+    x: Tensor,
+    y: Tensor,
+    *,
+    chunk: int,
+    autocast: bool = False,
+    along: Tensor | None = None,
+) -> Direction:
+    """∇L_B, chunk by chunk.  Costs 1.
+
+    Args:
+        model: in the mode it is in; its parameters are left as they are.
+        loss: mean loss of (logits, labels); None for 0.
+        x, y: the batch; it goes through the model in chunks of at most ``chunk`` examples.
+        autocast: forward passes in bfloat16 where PyTorch's autocast has it so.
+        along: w, shape (C,), for ∇(L_B + wᵀ⟨z⟩) in place of ∇L_B.
+    """
+    tensors = list(trainable(model).values())
+    total = [torch.zeros_like(p) for p in tensors]
+    value, logits = 0.0, []
+    for part_x, part_y in chunks((x, y), chunk):
+        share = len(part_x) / len(x)
+        z = _logits(model, part_x, autocast)
+        terms = []
+        if loss is not None:
+            terms.append(loss(z, part_y) * share)
+            value += float(terms[0].detach())
+        if along is not None:
+            terms.append(z.mean(0) @ along.to(z) * share)
+        gradients = torch.autograd.grad(sum(terms), tensors, materialize_grads=True)
+        torch._foreach_add_(total, gradients)
+        logits.append(z.detach())
+    return Direction(value, torch.cat(logits), total)
+
+
+@torch.enable_grad()
+def ejr(
+    model: nn.Module,
+    loss: Loss,
+    x: Tensor,
+    y: Tensor,
+    u: Tensor,
+    *,
+    weight: float,
+    chunk: int,
+    autocast: bool = False,
+) -> Direction:
+    """∇(L_B + λ_reg‖⟨J⟩u‖²), ⟨J⟩ of the batch, ``weight`` being λ_reg; otherwise as :func:`plain`.
+
+    As ∇‖⟨J⟩u‖² = 2∇(vᵀ⟨J⟩u) with v = ⟨J⟩u held fixed, a batch of several chunks takes one pass for
+    v and another for the derivative along it.  Costs about 3, of several chunks about 4.
+    """
+    tensors = list(trainable(model).values())
+    parts = chunks((x, y), chunk)
+    fixed = None
+    if len(parts) > 1:
+        with _kept_buffers(model):
+            fixed = plain(model, None, x, y, chunk=chunk, autocast=autocast, along=u).gradient
+    total = [torch.zeros_like(p) for p in tensors]
+    value, logits = 0.0, []
+    for part_x, part_y in parts:
+        share = len(part_x) / len(x)
+        z = _logits(model, part_x, autocast)
+        part = loss(z, part_y) * share
+        slopes = torch.autograd.grad(
+            z.mean(0) @ u.to(z) * share, tensors, create_graph=True, materialize_grads=True
+        )
+        if fixed is None:
+            penalty = sum((s * s).sum() for s in slopes)
+        else:
+            penalty = 2 * sum((s * v).sum() for s, v in zip(slopes, fixed, strict=True))
+        gradients = torch.autograd.grad(part + weight * penalty, tensors, materialize_grads=True)
+        torch._foreach_add_(total, gradients)
+        value += float(part.detach())
+        logits.append(z.detach())
+    return Direction(value, torch.cat(logits), total)
+
+
+def ejr_two_steps(
+    model: nn.Module,
+    loss: Loss,
+    x: Tensor,
+    y: Tensor,
+    u: Tensor,
+    *,
+    rho: float,
+    mu: float = 0.0,
+    chunk: int,
+    autocast: bool = False,
+) -> Direction:
+    """∇L̃_B(θ̃) with θ̃ = θ + ρ⟨J⟩u/‖⟨J⟩u‖ and L̃ = L + μuᵀ⟨z⟩: v1 where μ = 0, else v2.
+
+    Where ⟨J⟩u = 0, θ̃ is θ.  Costs 2.  Otherwise as :func:`plain`.
+    """
+    before = plain(model, None, x, y, chunk=chunk, autocast=autocast, along=u)
+    with _perturbed(model, before.gradient, rho):
+        after = plain(model, loss, x, y, chunk=chunk, autocast=autocast, along=mu * u)
+    return Direction(loss(before.logits, y).item(), before.logits, after.gradient)
+
+
+def sam(
+    model: nn.Module,
+    loss: Loss,
+    x: Tensor,
+    y: Tensor,
+    *,
+    rho: float,
+    chunk: int,
+    autocast: bool = False,
+) -> Direction:
+    """∇L_B(θ + ρ∇L_B/‖∇L_B‖), sharpness-aware minimization (Foret et al. 2021), at the cost of v1
+    and v2: 2.  Otherwise as :func:`plain`."""
+    before = plain(model, loss, x, y, chunk=chunk, autocast=autocast)
+    with _perturbed(model, before.gradient, rho):
+        after = plain(model, loss, x, y, chunk=chunk, autocast=autocast)
+    return Direction(before.loss, before.logits, after.gradient)
+
+
+def _logits(model: nn.Module, x: Tensor, autocast: bool) -> Tensor:
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=autocast):
+        z = model(x)
+    return z.to(x.dtype)
+
+
+@contextlib.contextmanager
+def _kept_buffers(model: nn.Module) -> Iterator[None]:
+    """The model's buffers, such as running statistics, are afterwards what they were."""
+    kept = [(b, b.clone()) for b in model.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for b, value in kept:
+                b.copy_(value)
+
+
+@contextlib.contextmanager
+def _perturbed(model: nn.Module, direction: Sequence[Tensor], rho: float) -> Iterator[None]:
+    """θ + ρ·direction/‖direction‖ in the model, θ and its buffers again afterwards."""
+    tensors = list(trainable(model).values())
+    kept = [p.detach().clone() for p in tensors]
+    norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(direction)))))
+    try:
+        with torch.no_grad():
+            for p, d in zip(tensors, direction, strict=True):
+                p.add_(d, alpha=rho / norm if norm else 0.0)
+        with _kept_buffers(model):
+            yield
+    finally:
+        with torch.no_grad():
+            for p, value in zip(tensors, kept, strict=True):
+                p.copy_(value)
