@@ -808,12 +808,16 @@ EJR = [
         "One random unit vector gives an unbiased estimate, ‖⟨J⟩‖_F² = C·E‖⟨J⟩u‖².",
         "mean over 10,000 draws within four standard errors of the exact value",
         "four standard errors are passed by chance once in 16,000",
+        measure=live.ejr_estimator,
+        live=True,
     ),
     _claim(
         "ejr-first-order",
         "To first order v2 minimises L + ρ∇Lᵀ⟨J⟩u/‖⟨J⟩u‖ + μρ‖⟨J⟩u‖ (Eqs 40–43).",
         "the remainder divided by ρ² stays bounded as ρ is halved six times",
         "that is what O(ρ²) says",
+        measure=live.ejr_first_order,
+        live=True,
     ),
     _claim(
         "fig33-enhances",
