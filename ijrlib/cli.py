@@ -187,7 +187,10 @@ class _clear_errors:
         return None
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, ValueError | FileNotFoundError | ModuleNotFoundError):
+        from ijrlib.store import RunIsBusy
+
+        expected = ValueError | FileNotFoundError | ModuleNotFoundError | PermissionError
+        if isinstance(error, expected | RunIsBusy):
             typer.echo(f"ijr: {error}", err=True)
             raise typer.Exit(2) from None
 

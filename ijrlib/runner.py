@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import datetime
 import math
-import os
 import platform
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ijrlib import datasets, embedding, machine, networks, store
+from ijrlib.checkpoint import Checkpoint, termination
 from ijrlib.config import RunConfig
 from ijrlib.measures import MEASURES, State, Values, evaluate
 from ijrlib.operators import LOSSES, flatten, trainable
@@ -25,6 +26,9 @@ from ijrlib.training import Step, train, update_rule
 from ijrlib.trajectory import Trajectory, errors
 
 CHECKPOINT_SECONDS = 120.0
+TERMINATED = 128 + 15
+"""Exit code of a process that ends because of SIGTERM."""
+
 PACKAGES = ("ijrlib", "torch", "torchvision", "numpy", "pandas", "pillow")
 
 
@@ -38,8 +42,9 @@ def run(
 ) -> store.Run:
     """Train and measure one configuration and store the result; return the stored run.
 
-    A checkpoint under ``<runs_dir>/.checkpoints`` lets a killed run go on to the same numbers.  A
-    run whose loss is no longer finite is stored up to that step with the status "diverged".
+    Checkpoints under ``<runs_dir>/.checkpoints`` let a killed run go on to the same numbers; on
+    SIGTERM a last one is written.  A run whose loss is no longer finite is stored up to that step
+    with the status "diverged".
 
     Args:
         device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:0" and so on.
@@ -49,11 +54,27 @@ def run(
 
     Raises:
         ValueError: for a device that is unknown or not there, or a network and data that do not
-            fit.
+            fit; for checkpoints that are there but not whole.
         FileNotFoundError: where the data is not found.
+        PermissionError: where ``runs_dir`` cannot be written to.
+        RunIsBusy: where another process trains this run.
+        SystemExit: 143, after SIGTERM.
     """
     target = resolve_device(device)
     machine.keep_freed_memory()
+    checkpoint = Checkpoint(store.runs_dir(runs_dir), config)
+    with checkpoint.alone(), termination() as terminated:
+        return _run(config, target, checkpoint, terminated, checkpoint_seconds, download)
+
+
+def _run(
+    config: RunConfig,
+    target: torch.device,
+    checkpoint: Checkpoint,
+    terminated: Callable[[], bool],
+    checkpoint_seconds: float,
+    download: bool,
+) -> store.Run:
     dtype = getattr(torch, config.dtype)
     shape, classes = networks.INPUT_SHAPES[config.network], networks.CLASSES[config.network]
     data = datasets.load(
@@ -77,7 +98,6 @@ def run(
         momentum=config.momentum,
         weight_decay=config.weight_decay,
     )
-    checkpoint = _Checkpoint(store.runs_dir(runs_dir), config)
     points = Trajectory(
         checkpoint.path.with_suffix(".points"), config.measured_steps("trajectory"), len(initial)
     )
@@ -124,25 +144,32 @@ def run(
         mininterval=0.5 if sys.stderr.isatty() else 30.0,
         miniters=1,
     )
+
+    def save(step: Step) -> None:
+        checkpoint.save(
+            step=step.step,
+            state=model.state_dict() | step.buffers,
+            optimizer=optimizer.state_dict(),
+            memory=memory,
+            rows=recorder.rows,
+            arrays={
+                k: [(t, torch.from_numpy(a)) for t, a in v] for k, v in recorder.arrays.items()
+            },
+            resumed=resumed,
+            versions=versions,
+            seconds=spent + time.monotonic() - began,
+        )
+
     for step in steps:
         if not math.isfinite(step.loss):
             diverged_at = step.step
             break
         # θ(t) is in the model, and nothing of step t is recorded yet: the state to resume from
+        if terminated():
+            save(step)
+            raise SystemExit(TERMINATED)
         if time.monotonic() - written >= checkpoint_seconds and step.step > start:
-            checkpoint.save(
-                step=step.step,
-                state=model.state_dict() | step.buffers,
-                optimizer=optimizer.state_dict(),
-                memory=memory,
-                rows=recorder.rows,
-                arrays={
-                    k: [(t, torch.from_numpy(a)) for t, a in v] for k, v in recorder.arrays.items()
-                },
-                resumed=resumed,
-                versions=versions,
-                seconds=spent + time.monotonic() - began,
-            )
+            save(step)
             written = time.monotonic()
         due = recorder.due(step.step)
         if due:
@@ -177,7 +204,8 @@ def run(
         "data": data.source,
         **path_accuracy,
     }
-    folder = store.save(store.Run(config, series, arrays | path, provenance), runs_dir)
+    run = store.Run(config, series, arrays | path, provenance)
+    folder = store.save(run, checkpoint.path.parents[1])
     checkpoint.remove()
     points.remove()
     return store.load(folder)
@@ -237,44 +265,6 @@ class _Recorder:
             out[name] = np.stack([a for _, a in entries])
             out[name + ".steps"] = np.array([t for t, _ in entries])
         return out
-
-
-class _Checkpoint:
-    """The state of an unfinished run in one file, replaced whole."""
-
-    def __init__(self, folder: Path, config: RunConfig) -> None:
-        self.config = config
-        self.path = folder / ".checkpoints" / f"{config.name}.pt"
-
-    def load(self) -> dict[str, Any] | None:
-        """The saved state; None where there is none.
-
-        Raises:
-            ValueError: where it is cut off or belongs to another configuration.
-        """
-        if not self.path.is_file():
-            return None
-        try:
-            saved = torch.load(self.path, map_location="cpu", weights_only=True)
-            matches = saved["config"] == self.config.to_json()
-        except Exception as error:
-            raise ValueError(
-                f"checkpoint {self.path} can't be read ({error}); remove it to start over"
-            ) from error
-        if not matches:
-            raise ValueError(
-                f"checkpoint {self.path} belongs to another configuration; remove it to start over"
-            )
-        return saved
-
-    def save(self, **content: Any) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = self.path.with_suffix(f".{os.getpid()}.writing")
-        torch.save({"config": self.config.to_json(), **content}, scratch)
-        os.replace(scratch, self.path)
-
-    def remove(self) -> None:
-        self.path.unlink(missing_ok=True)
 
 
 def _state(

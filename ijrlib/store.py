@@ -38,6 +38,10 @@ class DamagedRun(ValueError):
     """The folder is there but is not a whole, unchanged run."""
 
 
+class RunIsBusy(RuntimeError):
+    """Another process trains this run."""
+
+
 @dataclass(frozen=True)
 class Run:
     """A finished run: its configuration, what was measured, and where it comes from."""

@@ -43,10 +43,12 @@ EDGES = {
         "trajectory",
     },
     "store": {"config"},
+    "checkpoint": {"store"},
     "figure_table": {"config"},
     "experiments": {"figure_table", "store"},
     "machine": {"store"},
     "runner": {
+        "checkpoint",
         "config",
         "datasets",
         "machine",
