@@ -110,20 +110,96 @@ def run(
 
 
 @app.command("list")
-def list_(runs_dir: RunsDir = None) -> None:
-    """The figures, the runs they need at each scale, and which of them are stored."""
-    from rich.console import Console
-    from rich.table import Table
-
+def list_(scale: Scale = "laptop", runs_dir: RunsDir = None) -> None:
+    """The runs of a scale: which figures they serve, and of those that are stored status, steps,
+    size on disk and what they cost."""
     from ijrlib import experiments, store
 
-    table = Table("figure", "scale", "run", "stored")
-    for figure in experiments.FIGURES:
-        for scale in experiments.SCALES:
+    figures: dict[str, list[str]] = {}
+    with _clear_errors():
+        for figure in experiments.FIGURES:
             for config in experiments.configs(figure, scale):
-                stored = (store.runs_dir(runs_dir) / config.name).is_dir()
-                table.add_row(figure, scale, config.name, "yes" if stored else "no")
-    Console(width=None if sys.stdout.isatty() else 140, markup=False).print(table)
+                figures.setdefault(config.name, []).append(figure)
+        rows = []
+        for name, wanted in figures.items():
+            found = _stored(store.runs_dir(runs_dir) / name)
+            rows.append([name, " ".join(wanted), *found])
+    _print_table(["run", "figures", "status", "steps", "size", "cost"], rows)
+
+
+def _stored(folder: Path) -> list[str]:
+    """Status, steps, size and cost of a run's folder."""
+    from ijrlib import store
+
+    try:
+        run = store.load(folder)
+    except store.MissingRun:
+        return ["not stored", "", "", ""]
+    except store.DamagedRun as error:
+        return [f"damaged: {error}", "", "", ""]
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    told = run.provenance
+    minutes = told.get("wall_seconds", math.nan) / 60
+    threads = "" if told.get("device") != "cpu" else f" × {told.get('threads')}"
+    return [
+        str(told.get("status")),
+        f"{run.series['step'].iloc[-1]:,}",
+        f"{size / 1e6:.2f} MB",
+        f"{minutes:.1f} min {told.get('device')}{threads}",
+    ]
+
+
+@app.command()
+def show(
+    run: Annotated[str, typer.Argument(help="a run's folder, or the beginning of its name")],
+    runs_dir: RunsDir = None,
+) -> None:
+    """A stored run: its configuration, where its numbers come from, and what it measured."""
+    from ijrlib import store
+
+    with _clear_errors():
+        found = store.named(run, runs_dir)
+    typer.echo(found.path)
+    typer.echo(json.dumps(found.config.to_dict(), indent=1, sort_keys=True))
+    typer.echo(json.dumps(found.provenance, indent=1, sort_keys=True))
+    rows = []
+    for name in found.series.columns.drop("step"):
+        values = found.series[name].dropna()
+        numbers = (values.iloc[0], values.iloc[-1], values.min(), values.max())
+        rows.append([name, f"{len(values):,}", *(f"{v:.6g}" for v in numbers)])
+    _print_table(["column", "steps", "first", "last", "smallest", "largest"], rows)
+    arrays = [n for n in found.arrays if not n.endswith(".steps")]
+    _print_table(["array", "shape"], [[n, str(found.arrays[n].shape)] for n in arrays])
+
+
+@app.command()
+def diff(
+    one: Annotated[str, typer.Argument(help="a run's folder, or the beginning of its name")],
+    two: Annotated[str, typer.Argument(help="another one")],
+    runs_dir: RunsDir = None,
+) -> None:
+    """How far two runs agree: their configurations, and each quantity's largest relative
+    difference with the step where it is."""
+    from ijrlib import comparison, store
+
+    with _clear_errors():
+        a, b = store.named(one, runs_dir), store.named(two, runs_dir)
+    settings = comparison.fields(a.config, b.config)
+    if settings:
+        rows = [[name, str(x), str(y)] for name, x, y in settings]
+        _print_table(["field", a.path.name, b.path.name], rows)
+    else:
+        typer.echo("the configurations agree")
+    rows = [
+        [d.name, f"{d.common:,}", f"{d.largest:.3g}", str(d.step), f"{d.one:.9g}", f"{d.two:.9g}"]
+        for d in comparison.differences(a, b)
+    ]
+    _print_table(
+        ["quantity", "common steps", "largest relative difference", "step", "first", "second"], rows
+    )
+    for x, y, which in ((a, b, "first"), (b, a, "second")):
+        if names := comparison.only(x, y):
+            typer.echo(f"only in the {which}: {', '.join(names)}")
 
 
 @app.command()

@@ -12,6 +12,7 @@ that was cut off, edited or renamed is refused with the reason.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -163,6 +164,25 @@ def find(runs_dir: str | Path | None = None, **fields: Any) -> list[Run]:
     )
     runs = (load(folder) for folder in folders)
     return [r for r in runs if all(getattr(r.config, k) == v for k, v in fields.items())]
+
+
+def named(name: str | Path, runs_dir: str | Path | None = None) -> Run:
+    """The run in a folder, or the one of ``runs_dir`` whose name begins with ``name``.
+
+    Raises:
+        MissingRun: there is none.
+        ValueError: there are several, or (:class:`DamagedRun`) it is damaged.
+    """
+    if Path(name).is_dir():
+        return load(Path(name).resolve())
+    parent = _runs_dir(runs_dir)
+    folders = sorted(p.parent for p in parent.glob(f"{glob.escape(str(name))}*/run.json"))
+    if not folders:
+        raise MissingRun(f"no run at {name}, and none below {parent} whose name begins with it")
+    if len(folders) > 1:
+        found = ", ".join(folder.name for folder in folders)
+        raise ValueError(f"run: expected the beginning of one name, got {name!r}, of {found}")
+    return load(folders[0])
 
 
 _runs_dir = runs_dir  # the functions above have an argument of this name

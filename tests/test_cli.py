@@ -6,11 +6,14 @@ import re
 import subprocess
 import sys
 
+import numpy as np
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from ijrlib import theorems
+from ijrlib import store, theorems
 from ijrlib.cli import app
+from ijrlib.config import RunConfig
 from ijrlib.theorems import Check
 
 GOOD = Check("Theorem 1 (d): λ^(1) ≤ Gini(p_(1))", 0.25, "C = 3", True, 10, 1e-15)
@@ -107,12 +110,54 @@ def test_bad_input_is_one_clear_line_and_exit_code_two(arguments, message, tmp_p
     assert "Traceback" not in done.output
 
 
-def test_list_names_every_figure_and_what_is_stored():
+def test_list_tells_of_each_run_its_figures_and_what_is_stored(tmp_path):
     done = ijr("list")
     assert done.exit_code == 0
-    assert "fig02" in done.stdout
-    assert "cifar10-50000-6cnn-sgd128" in done.stdout
-    assert "yes" in done.stdout
+    stored = next(line for line in done.stdout.splitlines() if "cifar10-50000-6cnn-sgd128" in line)
+    assert re.search(r"fig03.*complete.*1,700.*MB.*min", stored)
+    done = ijr("list", "--scale", "paper", "--runs-dir", str(tmp_path))
+    assert "fig03" in done.stdout and "complete" not in done.stdout
+    done = ijr("list", "--scale", "huge")
+    assert done.exit_code == 2 and "smoke, laptop, paper" in done.output
+
+
+def save(folder, seed=0, **columns):
+    config = RunConfig("digits", 10, "6cnn", 0.1, 2, probe=5, seed=seed)
+    series = pd.DataFrame({"step": [0, 1, 2], **columns})
+    arrays = {"q": np.array([[3.0, 4], [0, 0]]), "q.steps": np.array([0, 2])}
+    return store.save(store.Run(config, series, arrays, {"status": "complete"}), folder)
+
+
+def test_show_prints_configuration_provenance_and_what_was_measured(tmp_path):
+    folder = save(tmp_path, sharpness=[1.5, np.nan, 2.5])
+    for name in (str(folder), "digits-10"):
+        done = ijr("show", name, "--runs-dir", str(tmp_path))
+        assert done.exit_code == 0, done.output
+        assert '"network": "6cnn"' in done.stdout and '"status": "complete"' in done.stdout
+        assert re.search(r"sharpness .*2 .*1.5 .*2.5 .*1.5 .*2.5", done.stdout)
+        assert re.search(r"q .*\(2, 2\)", done.stdout)
+
+
+def test_diff_tells_the_fields_and_the_largest_relative_difference_of_each_quantity(tmp_path):
+    one = save(tmp_path, train_loss=[2.0, 1.0, 0.5], sharpness=[1.0, 2.0, 3.0])
+    two = save(tmp_path, seed=1, train_loss=[2.0, 0.8, 0.5], norm=[1.0, 1.0, 1.0])
+    done = ijr("diff", str(one), str(two))
+    assert done.exit_code == 0, done.output
+    assert re.search(r"seed .*0 .*1", done.stdout)
+    assert re.search(r"train_loss .*3 .*0\.2 .*1 .*1 .*0\.8", done.stdout)
+    assert re.search(r"q .*2 .*0 ", done.stdout)
+    assert "only in the first: sharpness" in done.stdout
+    assert "only in the second: norm" in done.stdout
+    same = ijr("diff", str(one), str(one))
+    assert "the configurations agree" in same.stdout
+
+
+def test_a_run_that_is_not_there_or_not_one_is_told(tmp_path):
+    for seed in (0, 1):
+        save(tmp_path, seed=seed, loss=[1.0, 1.0, 1.0])
+    for name, message in (("cifar", "none below"), ("digits", "expected the beginning of one")):
+        done = ijr("show", name, "--runs-dir", str(tmp_path))
+        assert done.exit_code == 2 and message in done.output
 
 
 def test_claims_prints_the_scoreboard(tmp_path):

@@ -44,6 +44,7 @@ EDGES = {
     },
     "store": {"config"},
     "checkpoint": {"store"},
+    "comparison": {"store"},
     "figure_table": {"config"},
     "experiments": {"figure_table", "store"},
     "machine": {"store"},
