@@ -108,7 +108,7 @@ def top_eigenpair(
         settled = pairs.columns and norm <= max(STOP_RESIDUAL * pairs.residual, enough)
         if settled and top - pairs.value <= max(rtol * abs(pairs.value), pairs.tiny):
             left = [v for v in doubts if pairs.share(v) < REMEMBERED]
-            if not left or pairs.products >= max_products:
+            if not left or pairs.products >= max_products or pairs.full:
                 return pairs.eigenpair(True)
             doubts = left[1:]
             if pairs.multiply(pairs.project(left[0])):
@@ -118,7 +118,7 @@ def top_eigenpair(
         if norm > enough and patience and pairs.expand(residual):
             patience -= 1
             continue
-        if pairs.columns == pairs.most_columns < max_products:
+        if pairs.full and pairs.most_columns < max_products:
             rest = max_products - pairs.products
             pair = spectra.top_eigenpair(op, pairs.vectors(2).flip(1), rtol, rest)
             spent = pair.products + pairs.products
@@ -153,6 +153,11 @@ class _Pairs:
     @property
     def columns(self) -> int:
         return self.images.shape[1]
+
+    @property
+    def full(self) -> bool:
+        """Whether X has all the columns that the basis has room for."""
+        return self.columns >= self.most_columns
 
     @property
     def surrogate_products(self) -> int:

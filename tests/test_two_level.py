@@ -144,6 +144,27 @@ def test_vectors_too_long_for_a_full_basis_are_solved_with_a_smaller_one(monkeyp
         assert two.value == pytest.approx(1.3, rel=1e-3)
 
 
+@pytest.mark.parametrize("vectors", [10, 12, 13, 16])
+@pytest.mark.parametrize("share", [0.1, 0.5, 2.0])
+def test_followed_vectors_that_are_left_behind_never_outgrow_a_small_basis(
+    monkeypatch, vectors, share
+):
+    """VGG's vectors leave room for a basis of 13."""
+    values = torch.cat([torch.linspace(-1, 1, 300), torch.tensor([1.3, 1.29, 1.28, 1.27])])
+    matrix = symmetric(values)
+    monkeypatch.setattr(spectra, "BASIS_BYTES", vectors * 2 * len(values) * 8)
+    generator = torch.Generator().manual_seed(0)
+    for seed in range(10):
+        noise = torch.randn(len(values), 3, dtype=torch.float64, generator=generator)
+        starts, _ = torch.linalg.qr(noise)
+        surrogate = Counted(resembling(matrix, share, seed=seed))
+        for cold in (False, True):
+            pair = two_level.top_eigenpair(
+                Counted(matrix), surrogate, starts, max_products=300, followed=2, cold=cold
+            )
+            assert pair.value == pytest.approx(1.3, rel=0.05)
+
+
 def test_too_few_products_return_the_best_pair_with_its_true_residual_not_converged():
     matrix = symmetric(torch.linspace(-1, 1, 300))
     pair = two_level.top_eigenpair(
