@@ -1,4 +1,5 @@
-# Two environments inside the clone: .venv-book builds the book (no torch), .venv trains and tests.
+# Environments inside the clone: .venv-book builds the book (no torch), .venv trains and tests,
+# .venv-workflow has Snakemake.
 PYTHON ?= python3
 UV ?= uv
 FIG ?= fig03
@@ -27,13 +28,15 @@ run: .venv/.ready ## repeat a chapter, training what is missing: make run FIG=fi
 
 lock: ## pin requirements/*.txt again from pyproject.toml (needs uv)
 	$(UV) pip compile -q -c requirements/constraints.txt --extra book pyproject.toml -o requirements/book.txt
-	$(UV) pip compile -q -c requirements/constraints.txt --all-extras pyproject.toml -o requirements/dev.txt
+	$(UV) pip compile -q -c requirements/constraints.txt --extra book --extra train --extra bench --extra dev pyproject.toml -o requirements/dev.txt
+	$(UV) pip compile -q -c requirements/constraints.txt --extra workflow pyproject.toml -o requirements/workflow.txt
 
 clean: ## remove what was built, keep the environments
 	rm -rf _build build ijrlib.egg-info .pytest_cache .ruff_cache .hypothesis
 
 .venv-book/.ready: requirements/book.txt pyproject.toml
 .venv/.ready: requirements/dev.txt pyproject.toml
+.venv-workflow/.ready: requirements/workflow.txt pyproject.toml
 
 %/.ready:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, but $(PYTHON) is %d.%d. Name another: make PYTHON=python3.12 ..." % sys.version_info[:2])'

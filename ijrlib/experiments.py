@@ -14,7 +14,7 @@ from ijrlib import store
 from ijrlib.config import RunConfig, Window
 from ijrlib.figure_table import FIGURES, every
 
-__all__ = ["FIGURES", "SCALES", "configs", "parameters", "runs", "smoke"]
+__all__ = ["FIGURES", "SCALES", "configs", "parameters", "run", "runs", "smoke"]
 
 SCALES = ("smoke", "laptop", "paper")
 SMOKE_STEPS = 12
@@ -124,17 +124,20 @@ def runs(
         ValueError: as :func:`configs`, and for a damaged run.
         ModuleNotFoundError: where a run is missing and torch is not installed.
     """
-    out = []
-    for config in configs(figure, scale, seed, overrides):
+    return [run(config, device, runs_dir) for config in configs(figure, scale, seed, overrides)]
+
+
+def run(config: RunConfig, device: str = "auto", runs_dir: str | Path | None = None) -> store.Run:
+    """The stored run of a configuration; where it is missing it is trained.  Raises as
+    :func:`runs`."""
+    try:
+        return store.load(config, runs_dir)
+    except store.MissingRun:
         try:
-            out.append(store.load(config, runs_dir))
-        except store.MissingRun:
-            try:
-                from ijrlib import runner
-            except ModuleNotFoundError as error:
-                raise ModuleNotFoundError(
-                    f"run {config.name} is not stored under {store.runs_dir(runs_dir)}, and "
-                    f"training it needs {error.name}: pip install 'ijrlib[train]'"
-                ) from error
-            out.append(runner.run(config, device, runs_dir, download=True))
-    return out
+            from ijrlib import runner
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                f"run {config.name} is not stored under {store.runs_dir(runs_dir)}, and "
+                f"training it needs {error.name}: pip install 'ijrlib[train]'"
+            ) from error
+    return runner.run(config, device, runs_dir, download=True)

@@ -113,6 +113,27 @@ def threshold(axes: Axes, lr: float, label: str = r"$2/\eta$") -> None:
     axes.axhline(2 / lr, color=GREY, linestyle="--", linewidth=1.1, label=label)
 
 
+@styled
+def overview(run: Any) -> Figure:
+    """Training loss (logarithmic), ‖H‖ with 2/η and ⟨λ^(1)⟩ against the step; a panel without
+    measurements says so."""
+    names = ("train_loss", "sharpness", "impurity_mean")
+    figure, panels = plt.subplots(1, 3, figsize=(8.4, 2.8))
+    for axes, name in zip(panels, names, strict=True):
+        values = run.series[["step", name]].dropna() if name in run.series else []
+        label = QUANTITIES[name].label if name in QUANTITIES else "training loss"
+        axes.set(xlabel="step", ylabel=label)
+        if not len(values):
+            axes.text(0.5, 0.5, "not measured", ha="center", transform=axes.transAxes)
+        elif name == "train_loss":
+            axes.plot(values["step"], values[name], color=GREY)
+            axes.set_yscale("log")
+        else:
+            curve(axes, values, name)
+    threshold(panels[1], run.config.lr)
+    return figure
+
+
 def _colored_axis(axes: Axes, side: str, quantity: Quantity) -> None:
     axes.set_ylabel(quantity.label, color=quantity.color)
     axes.tick_params(axis="y", labelcolor=quantity.color, color=quantity.color)

@@ -1,0 +1,106 @@
+"""What a run costs, from its configuration: passes counted in gradients, gradients in operations.
+
+An estimate for planning.  Counted are the floating-point operations (a multiplication and an
+addition are two) of training passes and of measures; a data loader, small kernels and memory
+traffic are not.  How far the estimate is from what stored runs took: chapter "What the runs cost".
+"""
+
+from __future__ import annotations
+
+from ijrlib.config import RunConfig
+
+GRADIENT_OPERATIONS = {
+    "vgg": 916_224_000,
+    "vgg_cifar100": 916_500_480,
+    "resnet20": 242_421_504,
+    "6cnn": 84_645_744,
+    "simple_cnn": 117_345_792,
+    "3fcn_cifar": 2_709_600,
+    "3fcn_mnist": 879_200,
+    "wrn28_10": 31_459_087_872,
+    "wrn28_10_cifar100": 31_459_433_472,
+    "wrn_small": 74_125_056,
+    "wrn_small_cifar100": 74_159_616,
+}
+"""Operations of one gradient of one example, forward and backward, as PyTorch's counter has them
+(a test counts again)."""
+
+PARAMETERS = {
+    "vgg": 9_750_922,
+    "vgg_cifar100": 9_797_092,
+    "resnet20": 268_346,
+    "6cnn": 511_926,
+    "simple_cnn": 361_706,
+    "3fcn_cifar": 656_810,
+    "3fcn_mnist": 199_210,
+    "wrn28_10": 36_479_194,
+    "wrn28_10_cifar100": 36_536_884,
+    "wrn_small": 77_850,
+    "wrn_small_cifar100": 83_700,
+}
+"""m of each network."""
+
+UPDATE_GRADIENTS = {"none": 1.0, "ejr": 3.0, "ejr_v1": 2.0, "ejr_v2": 2.0, "sam": 2.0}
+"""Gradients of the batch that one update takes (:mod:`ijrlib.regularizers`)."""
+
+MEASURE_GRADIENTS = {
+    "impurity": 0.0,
+    "curvature": 9.0,
+    "accuracy": 0.0,
+    "norms": 0.0,
+    "theorem_2": 40.0,
+    "logit_spectrum": 0.0,
+    "algorithm_2": 60.0,
+    "alignment": 12.0,
+    "clusters": 3.0,
+    "eigenvector_images": 11.0,
+    "spectrum": 270.0,
+    "trajectory": 0.0,
+    "autocast_check": 2.0,
+}
+"""Gradients of the probe that one measurement takes, about (:mod:`ijrlib.measures`)."""
+
+FORWARD = 1 / 3
+"""A forward pass, in gradients."""
+
+ASSUMED_GPU = 1e13
+"""Operations a second that one GPU is taken to sustain on convolutions of this size: an assumption,
+about half of what a current data-centre GPU reaches in single precision.  Scale by your own."""
+
+CPU_RATE = 1e11
+"""Operations a second that two CPU cores sustained in the runs of this book, to a factor of two
+(chapter "What the runs cost")."""
+
+
+def gradients(config: RunConfig) -> float:
+    """Gradients of one example that a run takes, training and measures together."""
+    batch = config.batch_size or config.examples
+    total = config.steps * batch * UPDATE_GRADIENTS[config.regularizer]
+    measured = set()
+    for name, _ in config.measures:
+        steps = config.measured_steps(name)
+        measured.update(steps)
+        total += len(steps) * MEASURE_GRADIENTS[name] * config.probe
+        if name == "accuracy":
+            total += len(steps) * FORWARD * config.test_examples
+    if config.batch_size is not None:
+        total += len(measured) * FORWARD * config.probe
+    return total
+
+
+def operations(config: RunConfig) -> float:
+    """Floating-point operations of a run."""
+    return gradients(config) * GRADIENT_OPERATIONS[config.network]
+
+
+def gpu_hours(config: RunConfig) -> float:
+    """Hours on one GPU of ``ASSUMED_GPU`` operations a second."""
+    return operations(config) / ASSUMED_GPU / 3600
+
+
+def memory_bytes(config: RunConfig) -> float:
+    """Memory of a run, roughly: PyTorch, the data set in float32, what the graphs of a second
+    derivative keep of a chunk, and the vectors in R^m of the eigensolver."""
+    images = (config.examples + config.test_examples) * 3 * 32 * 32 * 4
+    graphs = 0.1 * GRADIENT_OPERATIONS[config.network] * min(config.chunk, config.examples)
+    return 2e9 + images + graphs + 100 * 4 * PARAMETERS[config.network]

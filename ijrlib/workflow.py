@@ -1,0 +1,90 @@
+"""Runs and chapters as jobs: what the ``Snakefile`` asks for.
+
+The definitions are those of :mod:`ijrlib.figure_table` and of the book's table of contents.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+from pathlib import Path
+
+from ijrlib import costs, experiments, store
+from ijrlib.config import RunConfig
+
+LEAST_MINUTES = 20
+SAFETY = 3.0
+"""Factor on the estimated time, which does not know the machine."""
+
+
+def runs(scale: str) -> dict[str, RunConfig]:
+    """Every run of a scale by its name, once, however many figures share it.
+
+    Raises:
+        ValueError: for an unknown scale.
+    """
+    return {
+        config.name: config
+        for figure in experiments.FIGURES
+        for config in experiments.configs(figure, scale)
+    }
+
+
+def families(scale: str) -> dict[str, list[str]]:
+    """Names of the runs of a scale, those that differ in nothing but the seed under one rule."""
+    found: dict[str, list[str]] = {}
+    for config in runs(scale).values():
+        family = re.sub(r"\W", "_", config.replace(seed=0).name)
+        found.setdefault(family, []).append(config.name)
+    return found
+
+
+def chapters() -> dict[str, str]:
+    """The notebooks of the book in its order, below ``chapters`` and without suffix, with the
+    figure that each shows, or ""."""
+    toc = (store.root() / "_toc.yml").read_text()
+    pages = re.findall(r"chapters/(\S+)", toc)
+    folder = store.root() / "chapters"
+    return {page: _figure(page) for page in pages if (folder / f"{page}.ipynb").is_file()}
+
+
+def _figure(page: str) -> str:
+    name = Path(page).name
+    return next((f for f in experiments.FIGURES if name.startswith(f"{f}_")), "")
+
+
+def runs_of(page: str, scale: str) -> list[str]:
+    """Names of the runs that a chapter shows."""
+    figure = chapters()[page]
+    return [config.name for config in experiments.configs(figure, scale)] if figure else []
+
+
+def minutes(config: RunConfig, gpus: int, attempt: int = 1) -> int:
+    """Time to ask a batch system for: the estimate times ``SAFETY``, and more at each attempt.  A
+    run that needs longer resumes from its checkpoint when it is queued again."""
+    hours = costs.gpu_hours(config) if gpus else costs.operations(config) / costs.CPU_RATE / 3600
+    return max(LEAST_MINUTES, math.ceil(60 * hours * SAFETY)) * attempt
+
+
+def megabytes(config: RunConfig, attempt: int = 1) -> int:
+    """Memory to ask for, and more at each attempt."""
+    return math.ceil(costs.memory_bytes(config) / 1e6) * attempt
+
+
+def assemble(folder: str | Path) -> None:
+    """Put beside executed chapters what else the book is made of, to be built without executing."""
+    folder, root = Path(folder), store.root()
+    for name in ("_ext", "_static", "references.bib", "_toc.yml"):
+        link = folder / name
+        link.unlink(missing_ok=True)
+        link.symlink_to(root / name)
+    settings = (root / "_config.yml").read_text()
+    changed = settings.replace("execute_notebooks: cache", 'execute_notebooks: "off"')
+    if changed == settings:
+        raise ValueError("_config.yml: expected the line 'execute_notebooks: cache', found none")
+    (folder / "_config.yml").write_text(changed)
+    for page in (root / "chapters").rglob("*.md"):
+        copy = folder / page.relative_to(root)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(page, copy)
