@@ -13,7 +13,7 @@ help: ## list the targets
 book: .venv-book/.ready ## build the HTML book: _build/html/index.html
 	@.venv-book/bin/jupyter-book build . -W --keep-going || { rm -rf _build/.doctrees; exit 1; }
 
-test: .venv/.ready .venv-book/.ready ## run the tests, which build the book too
+test: .venv/.ready .venv-book/.ready .venv-workflow/.ready ## run the tests, which build the book too
 	@.venv/bin/python -m pytest
 
 verify: .venv/.ready ## check both theorems numerically, Theorem 1 also exactly

@@ -3,6 +3,7 @@
     --config scale=smoke|laptop|paper     (default smoke)
     --config device=auto|cpu|cuda         (default auto)
     --config runs_dir=FOLDER              (default data/runs)
+    --config out=FOLDER                   (default _build)
 
 Targets: `book` (the default), `chapters`, `runs`; one file with its path. What each figure needs is
 in ijrlib/figure_table.py. A job that was killed goes on from its checkpoint when it runs again.
@@ -10,16 +11,17 @@ in ijrlib/figure_table.py. A job that was killed goes on from its checkpoint whe
 
 from pathlib import Path
 
-from ijrlib import workflow
+from ijrlib import jobs
 
 SCALE = config.get("scale", "smoke")
 DEVICE = config.get("device", "auto")
 RUNS_DIR = Path(config.get("runs_dir", "data/runs"))
 BIN = Path(config.get("bin", ".venv/bin"))
-BOOK = Path("_build/books") / SCALE
+OUT = Path(config.get("out", "_build"))
+BOOK = OUT / "books" / SCALE
 
-RUNS = workflow.runs(SCALE)
-CHAPTERS = workflow.chapters()
+RUNS = jobs.runs(SCALE)
+CHAPTERS = jobs.chapters()
 GPUS = 1 if SCALE == "paper" and DEVICE != "cpu" else 0
 
 
@@ -39,7 +41,7 @@ rule book:
     output:
         BOOK / "_build/html/index.html",
     shell:
-        "{BIN}/python -c \"from ijrlib import workflow; workflow.assemble('{BOOK}')\" && "
+        "{BIN}/python -c \"from ijrlib import jobs; jobs.assemble('{BOOK}')\" && "
         "{BIN}/jupyter-book build {BOOK} -W --keep-going"
 
 
@@ -57,7 +59,7 @@ rule chapter:
     input:
         notebook="chapters/{page}.ipynb",
         runs=lambda wildcards: [
-            RUNS_DIR / run / "run.json" for run in workflow.runs_of(wildcards.page, SCALE)
+            RUNS_DIR / run / "run.json" for run in jobs.runs_of(wildcards.page, SCALE)
         ],
     output:
         BOOK / "chapters/{page}.ipynb",
@@ -78,7 +80,7 @@ rule chapter:
 
 # One rule for each configuration, its seeds being its jobs: they ask for the same resources, so
 # that a batch system may take them as one array.
-for family, names in workflow.families(SCALE).items():
+for family, names in jobs.families(SCALE).items():
 
     rule:
         name:
@@ -89,19 +91,19 @@ for family, names in workflow.families(SCALE).items():
             run="|".join(names),
         params:
             config=lambda wildcards: RUNS[wildcards.run].to_json(),
-            notebook=lambda wildcards: Path("_build/runs") / f"{wildcards.run}.ipynb",
+            notebook=lambda wildcards: OUT / "runs" / f"{wildcards.run}.ipynb",
             folder=lambda wildcards: RUNS_DIR / wildcards.run,
             runs_dir=RUNS_DIR.resolve(),
         threads: 1 if SCALE == "smoke" else 2
         retries: 3
         resources:
-            runtime=lambda wildcards, attempt: workflow.minutes(
+            runtime=lambda wildcards, attempt: jobs.minutes(
                 RUNS[wildcards.run], GPUS, attempt
             ),
-            mem_mb=lambda wildcards, attempt: workflow.megabytes(RUNS[wildcards.run], attempt),
+            mem_mb=lambda wildcards, attempt: jobs.megabytes(RUNS[wildcards.run], attempt),
             gres=f"gpu:{GPUS}" if GPUS else "",
         shell:
-            "mkdir -p _build/runs && OMP_NUM_THREADS={threads} {BIN}/papermill chapters/run.ipynb "
+            "mkdir -p {OUT}/runs && OMP_NUM_THREADS={threads} {BIN}/papermill chapters/run.ipynb "
             "{params.notebook} -k python3 --no-progress-bar -p run {params.config:q} "
             "-p device {DEVICE} -p runs_dir {params.runs_dir} && "
             "mv {params.notebook} {params.folder}/run.ipynb"

@@ -102,5 +102,5 @@ def memory_bytes(config: RunConfig) -> float:
     """Memory of a run, roughly: PyTorch, the data set in float32, what the graphs of a second
     derivative keep of a chunk, and the vectors in R^m of the eigensolver."""
     images = (config.examples + config.test_examples) * 3 * 32 * 32 * 4
-    graphs = 0.1 * GRADIENT_OPERATIONS[config.network] * min(config.chunk, config.examples)
+    graphs = 0.02 * GRADIENT_OPERATIONS[config.network] * min(config.chunk, config.examples)
     return 2e9 + images + graphs + 100 * 4 * PARAMETERS[config.network]

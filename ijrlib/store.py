@@ -118,12 +118,12 @@ def load(run: RunConfig | str | Path, runs_dir: str | Path | None = None) -> Run
     """Read a run, by its configuration or by its folder.
 
     Raises:
-        MissingRun: there is no such folder.
+        MissingRun: there is no such folder, or it is empty.
         DamagedRun: a file is missing or changed, the configuration does not match the folder's
             name, or the format is another one; the message says which.
     """
     folder = _runs_dir(runs_dir) / run.name if isinstance(run, RunConfig) else Path(run)
-    if not folder.is_dir():
+    if not folder.is_dir() or not any(folder.iterdir()):
         raise MissingRun(f"no run at {folder}")
     try:
         document = json.loads((folder / "run.json").read_text())

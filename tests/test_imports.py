@@ -48,6 +48,8 @@ EDGES = {
     "figure_table": {"config"},
     "experiments": {"figure_table", "store"},
     "machine": {"store"},
+    "costs": {"config"},
+    "jobs": {"costs", "experiments"},
     "runner": {
         "checkpoint",
         "config",

@@ -67,6 +67,9 @@ def test_a_series_without_increasing_steps_is_refused(series, tmp_path):
 def test_a_run_that_is_not_there_is_missing(tmp_path):
     with pytest.raises(store.MissingRun, match=CONFIG.name):
         store.load(CONFIG, tmp_path)
+    (tmp_path / CONFIG.name).mkdir()  # as a job system makes it before its job begins
+    with pytest.raises(store.MissingRun, match=CONFIG.name):
+        store.load(CONFIG, tmp_path)
 
 
 def cut_series(folder: Path):

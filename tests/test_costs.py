@@ -1,0 +1,46 @@
+"""Costs by count: PyTorch's own counter, and configurations small enough for a sum by hand."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from ijrlib import config as configuration
+from ijrlib import costs, networks, store
+from ijrlib.config import RunConfig
+
+
+@pytest.mark.parametrize("name", configuration.NETWORKS)
+def test_operations_and_parameters_of_each_network_are_counted_again(name):
+    model = networks.build(name, "default", 0)
+    x = torch.zeros(1, *networks.INPUT_SHAPES[name])
+    with FlopCounterMode(display=False) as counter:
+        model(x).sum().backward()
+    assert counter.get_total_flops() == costs.GRADIENT_OPERATIONS[name]
+    assert sum(p.numel() for p in model.parameters()) == costs.PARAMETERS[name]
+
+
+def test_every_measure_and_regularizer_has_a_cost():
+    assert set(costs.MEASURE_GRADIENTS) == set(configuration.MEASURES)
+    assert set(costs.UPDATE_GRADIENTS) == set(configuration.REGULARIZERS)
+
+
+def test_gradients_are_those_of_training_and_of_measures():
+    config = RunConfig("cifar10", 1000, "6cnn", 0.1, 10, probe=200, test_examples=300)
+    assert costs.gradients(config) == 10 * 1000
+    measured = config.replace(measures={"curvature": [(0, 11, 5)], "accuracy": [(0, 1, 1)]})
+    assert costs.gradients(measured) == pytest.approx(10_000 + 3 * 9 * 200 + 300 / 3)
+    sgd = measured.replace(batch_size=50, regularizer="ejr", ejr_weight=0.1)
+    # three updates' worth of gradients, and the probe's logits at each of the three measured steps
+    assert costs.gradients(sgd) == pytest.approx(3 * 10 * 50 + 5400 + 100 + 3 * 200 / 3)
+    assert costs.operations(config) == 10_000 * costs.GRADIENT_OPERATIONS["6cnn"]
+    assert costs.gpu_hours(config) == pytest.approx(costs.operations(config) / 3.6e16)
+
+
+def test_the_estimate_is_within_a_factor_of_four_of_what_stored_runs_took():
+    """The rate of two cores is stated to a factor of two; other work on the machine is the rest."""
+    runs = [run for run in store.find() if run.provenance["device"] == "cpu"]
+    assert runs
+    for run in runs:
+        predicted = costs.operations(run.config) / costs.CPU_RATE
+        took = run.provenance["wall_seconds"]
+        assert 1 / 4 < predicted / took < 4, run.config.name

@@ -1,0 +1,132 @@
+"""Runs and chapters as jobs, and the Snakefile as a user meets it."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ijrlib import experiments, jobs, store
+
+ROOT = Path(__file__).resolve().parents[1]
+SNAKEMAKE = ROOT / ".venv-workflow" / "bin" / "snakemake"
+
+
+def snakemake(*arguments, **environment):
+    assert SNAKEMAKE.is_file(), "make .venv-workflow/.ready installs Snakemake"
+    return subprocess.run(
+        [SNAKEMAKE, *map(str, arguments)],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("scale", experiments.SCALES)
+def test_each_run_is_one_job_in_the_family_of_its_configuration(scale):
+    runs = jobs.runs(scale)
+    wanted = {c.name for f in experiments.FIGURES for c in experiments.configs(f, scale)}
+    assert set(runs) == wanted
+    families = jobs.families(scale)
+    assert sorted(name for names in families.values() for name in names) == sorted(wanted)
+    for family, names in families.items():
+        assert re.fullmatch(r"\w+", family)
+        assert len({runs[name].replace(seed=0) for name in names}) == 1
+
+
+def test_chapters_are_the_notebooks_of_the_book_with_their_figures():
+    chapters = jobs.chapters()
+    assert chapters["implicit/fig03_sharpness_jacobian"] == "fig03"
+    assert chapters["implicit/beyond_constant"] == "beyond"
+    assert chapters["theory/thm1_eigensystem"] == chapters["scoreboard"] == ""
+    assert "run" not in chapters and "notation" not in chapters
+    (run,) = jobs.runs_of("implicit/fig03_sharpness_jacobian", "paper")
+    assert run == experiments.configs("fig03", "paper")[0].name
+
+
+def test_resources_grow_with_the_run_and_with_the_attempt():
+    small, large = (
+        experiments.configs(figure, scale)[0]
+        for figure, scale in (("fig21", "smoke"), ("fig16", "paper"))
+    )
+    for ask in (lambda c, n=1: jobs.minutes(c, 1, n), jobs.megabytes):
+        assert 0 < ask(small) < ask(large) < ask(large, 2)
+    assert jobs.minutes(large, 0) > jobs.minutes(large, 1)
+
+
+def test_a_page_that_is_assembled_is_built_without_executing(tmp_path):
+    jobs.assemble(tmp_path)
+    assert 'execute_notebooks: "off"' in (tmp_path / "_config.yml").read_text()
+    for page in (ROOT / "chapters").rglob("*.md"):
+        assert (tmp_path / page.relative_to(ROOT)).read_text() == page.read_text()
+    assert (tmp_path / "_toc.yml").read_text() == (ROOT / "_toc.yml").read_text()
+    jobs.assemble(tmp_path)
+
+
+def test_the_cluster_s_plan_has_a_job_with_gpu_time_and_memory_for_each_run(tmp_path):
+    done = snakemake(
+        *("--profile", "profiles/slurm", "-n", "--config", "scale=paper", "device=cuda"),
+        *(f"runs_dir={tmp_path}", f"out={tmp_path}", "--", "runs"),
+    )
+    assert done.returncode == 0, done.stderr
+    plan = done.stdout + done.stderr
+    resources = re.findall(r"^rule run_\w+:.*?resources: ([^\n]*)", plan, re.M | re.S)
+    assert len(resources) == len(jobs.runs("paper"))
+    for line in resources:
+        assert "gres=gpu:1" in line
+        assert re.search(r"runtime=\d+", line) and re.search(r"mem_mb=\d+", line)
+
+
+def test_nothing_that_is_stored_is_trained_again(tmp_path):
+    stored = [run.config.name for run in store.find()]
+    done = snakemake(
+        *("--profile", "profiles/local", "-n", "--config", "scale=laptop", f"out={tmp_path}"),
+        *("--", *(f"data/runs/{name}/run.json" for name in stored)),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Nothing to be done" in done.stdout + done.stderr
+
+
+def test_a_chapter_s_run_is_trained_once_and_its_notebook_kept_beside_it(tmp_path):
+    out, runs_dir = tmp_path / "out", tmp_path / "runs"
+    page = out / "books" / "smoke" / "chapters" / "implicit" / "fig32_squared_loss.ipynb"
+    arguments = (
+        *("--profile", "profiles/local", "--config", "scale=smoke", f"runs_dir={runs_dir}"),
+        *(f"out={out}", "--", page),
+    )
+    done = snakemake(*arguments, IJR_DATA=str(tmp_path / "none"), OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stderr
+    (config,) = experiments.configs("fig32", "smoke")
+    assert store.load(config, runs_dir).provenance["status"] == "complete"
+    record = (runs_dir / config.name / "run.ipynb").read_text()
+    assert config.to_json() in record.replace('\\"', '"')
+    assert "not judged" in page.read_text()
+    again = snakemake(*arguments)
+    assert "Nothing to be done" in again.stdout + again.stderr
+
+
+def test_a_job_whose_kernel_is_killed_fails_leaves_no_run_and_succeeds_when_repeated(tmp_path):
+    """As the kernel of a machine without memory left would be killed."""
+    (config,) = experiments.configs("fig32", "smoke")
+    killer = tmp_path / "sitecustomize"
+    killer.mkdir()
+    (killer / "sitecustomize.py").write_text(
+        "import os, signal, threading\n"
+        "if 'ipykernel_launcher' in ' '.join(__import__('sys').orig_argv):\n"
+        "    threading.Timer(3, os.kill, (os.getpid(), signal.SIGKILL)).start()\n"
+    )
+    runs_dir = tmp_path / "runs"
+    arguments = (
+        *("--profile", "profiles/local", "--config", "scale=smoke", f"runs_dir={runs_dir}"),
+        *(f"out={tmp_path / 'out'}", "--", runs_dir / config.name / "run.json"),
+    )
+    environment = {"IJR_DATA": str(tmp_path / "none"), "OMP_NUM_THREADS": "1"}
+    failed = snakemake("--retries", "0", *arguments, PYTHONPATH=str(killer), **environment)
+    assert failed.returncode != 0
+    assert store.find(runs_dir) == []
+    done = snakemake(*arguments, **environment)
+    assert done.returncode == 0, done.stderr
+    assert [run.config for run in store.find(runs_dir)] == [config]
