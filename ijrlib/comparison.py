@@ -72,8 +72,9 @@ def only(one: Run, two: Run) -> list[str]:
 
 
 def _column(run: Run, name: str) -> tuple[np.ndarray, np.ndarray]:
-    measured = run.series[["step", name]].dropna()
-    return measured["step"].to_numpy(), measured[name].to_numpy(float)[:, None]
+    there = run.series[name].notna().to_numpy()
+    values = np.asarray(run.series[name], dtype=float)[there]
+    return np.asarray(run.series["step"])[there], values[:, None]
 
 
 def _array(run: Run, name: str) -> tuple[np.ndarray, np.ndarray]:

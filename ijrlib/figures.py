@@ -120,12 +120,13 @@ def overview(run: Any) -> Figure:
     names = ("train_loss", "sharpness", "impurity_mean")
     figure, panels = plt.subplots(1, 3, figsize=(8.4, 2.8))
     for axes, name in zip(panels, names, strict=True):
-        values = run.series[["step", name]].dropna() if name in run.series else []
         label = QUANTITIES[name].label if name in QUANTITIES else "training loss"
         axes.set(xlabel="step", ylabel=label)
-        if not len(values):
+        if name not in run.series:
             axes.text(0.5, 0.5, "not measured", ha="center", transform=axes.transAxes)
-        elif name == "train_loss":
+            continue
+        values = run.series[["step", name]].dropna()
+        if name == "train_loss":
             axes.plot(values["step"], values[name], color=GREY)
             axes.set_yscale("log")
         else:

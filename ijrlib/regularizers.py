@@ -152,14 +152,13 @@ def plain(
     for part_x, part_y in chunks((x, y), chunk):
         share = len(part_x) / len(x)
         z = _logits(model, part_x, autocast)
-        terms = []
+        objective = z.new_zeros(())
         if loss is not None:
-            terms.append(loss(z, part_y) * share)
-            value += float(terms[0].detach())
+            objective = loss(z, part_y) * share
+            value += float(objective.detach())
         if along is not None:
-            terms.append(z.mean(0) @ along.to(z) * share)
-        gradients = torch.autograd.grad(sum(terms), tensors, materialize_grads=True)
-        torch._foreach_add_(total, gradients)
+            objective = objective + z.mean(0) @ along.to(z) * share
+        _add(total, torch.autograd.grad(objective, tensors, materialize_grads=True))
         logits.append(z.detach())
     return Direction(value, torch.cat(logits), total)
 
@@ -200,8 +199,7 @@ def ejr(
             penalty = sum((s * s).sum() for s in slopes)
         else:
             penalty = 2 * sum((s * v).sum() for s, v in zip(slopes, fixed, strict=True))
-        gradients = torch.autograd.grad(part + weight * penalty, tensors, materialize_grads=True)
-        torch._foreach_add_(total, gradients)
+        _add(total, torch.autograd.grad(part + weight * penalty, tensors, materialize_grads=True))
         value += float(part.detach())
         logits.append(z.detach())
     return Direction(value, torch.cat(logits), total)
@@ -247,6 +245,11 @@ def sam(
     return Direction(before.loss, before.logits, after.gradient)
 
 
+def _add(total: Sequence[Tensor], parts: Sequence[Tensor]) -> None:
+    for sum_, part in zip(total, parts, strict=True):
+        sum_.add_(part)
+
+
 def _logits(model: nn.Module, x: Tensor, autocast: bool) -> Tensor:
     with torch.autocast(x.device.type, torch.bfloat16, enabled=autocast):
         z = model(x)
@@ -270,7 +273,7 @@ def _perturbed(model: nn.Module, direction: Sequence[Tensor], rho: float) -> Ite
     """θ + ρ·direction/‖direction‖ in the model, θ and its buffers again afterwards."""
     tensors = list(trainable(model).values())
     kept = [p.detach().clone() for p in tensors]
-    norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(direction)))))
+    norm = float(torch.stack([d.norm() for d in direction]).norm())
     try:
         with torch.no_grad():
             for p, d in zip(tensors, direction, strict=True):
