@@ -434,8 +434,16 @@ FIGURES: Mapping[str, Figure] = {
     "beyond": Figure(
         "The constant between sharpness and predictor, and the bound of Theorem 2, in all runs",
         "the paper leaves the constant open and does not measure the bound",
-        (GD, RESNET, *SGD_BY_BATCH),
-        (GD_PAPER, RESNET_PAPER, *SGD_BY_BATCH_PAPER),
+        (GD, GD_BY_LR[2], VGG_GD, MNIST, RESNET, *SGD_BY_BATCH, SGD_BY_LR[0]),
+        (
+            GD_PAPER,
+            GD_BY_LR_PAPER[2],
+            VGG_GD_PAPER,
+            MNIST_PAPER,
+            RESNET_PAPER,
+            *SGD_BY_BATCH_PAPER,
+            SGD_BY_LR_PAPER[0],
+        ),
     ),
     "full": Figure(
         "The beginning of training at the paper's own size",
