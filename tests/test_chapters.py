@@ -39,7 +39,9 @@ def execute(tmp_path_factory):
 
     def run(path: Path, **parameters: object) -> nbformat.NotebookNode:
         if "scale" in defaults(path):
-            parameters = {"scale": "smoke", "runs_dir": str(folder / "runs"), **parameters}
+            parameters = {"scale": "smoke", **parameters}
+        if "runs_dir" in defaults(path):
+            parameters = {"runs_dir": str(folder / "runs"), **parameters}
         if "live" in defaults(path):
             parameters["live"] = True
         return papermill.execute_notebook(
