@@ -115,9 +115,11 @@ def top_eigenpair(
                 target = NEXT_RESIDUAL * pairs.residual / (abs(pairs.value) or 1.0)
                 pairs.expand(pairs.gap)
             continue
-        if norm > enough and patience and pairs.expand(residual):
-            patience -= 1
-            continue
+        if norm > enough and patience:
+            if pairs.expand(residual):
+                patience -= 1
+                continue
+            top, mix, residual = pairs.corrected()  # the basis may have been restarted
         if pairs.full and pairs.most_columns < max_products:
             rest = max_products - pairs.products
             pair = spectra.top_eigenpair(op, pairs.vectors(2).flip(1), rtol, rest)

@@ -165,6 +165,32 @@ def test_followed_vectors_that_are_left_behind_never_outgrow_a_small_basis(
             assert pair.value == pytest.approx(1.3, rel=0.05)
 
 
+def test_a_residual_within_the_basis_that_was_just_restarted_does_no_harm(monkeypatch):
+    """So it came in a run of VGG; here the residual is said to be within it whenever that is so."""
+    values = torch.cat([torch.linspace(-1, 1, 300), torch.tensor([1.3, 1.29, 1.28, 1.27])])
+    matrix = symmetric(values)
+    monkeypatch.setattr(spectra, "BASIS_BYTES", 13 * 2 * len(values) * 8)
+    restart, expand = spectra.Subspace.restart, spectra.Subspace.expand
+    restarts = []
+
+    def watched_restart(self, mixing):
+        restarts.append(self)
+        restart(self, mixing)
+
+    def within(self, v):
+        if restarts and restarts[-1] is self:
+            restarts[-1] = None
+            return False
+        return expand(self, v)
+
+    monkeypatch.setattr(spectra.Subspace, "restart", watched_restart)
+    monkeypatch.setattr(spectra.Subspace, "expand", within)
+    surrogate = Counted(resembling(matrix, 0.1))
+    pair = two_level.top_eigenpair(Counted(matrix), surrogate, rtol=1e-4, max_products=300)
+    assert restarts and None in restarts
+    assert pair.value == pytest.approx(1.3, rel=0.02)
+
+
 def test_too_few_products_return_the_best_pair_with_its_true_residual_not_converged():
     matrix = symmetric(torch.linspace(-1, 1, 300))
     pair = two_level.top_eigenpair(
