@@ -380,8 +380,8 @@ FIGURES: Mapping[str, Figure] = {
         "Learning rate and the plateau",
         "CIFAR-10, left: 6CNN, |B| = 128, η = 0.01, 0.02, 0.03; right: VGG, η = 0.01, |B| = 128, "
         "64, 32; curves smoothed",
-        seeds(SGD_BY_LR, 2) + seeds(VGG_SMALL_LR_BY_BATCH, 1),
-        seeds(SGD_BY_LR_PAPER, 2) + seeds(VGG_SMALL_LR_BY_BATCH_PAPER, 1),
+        seeds(SGD_BY_LR, 3) + seeds(VGG_SMALL_LR_BY_BATCH, 1),
+        seeds(SGD_BY_LR_PAPER, 3) + seeds(VGG_SMALL_LR_BY_BATCH_PAPER, 1),
     ),
     "fig08": Figure("The scaled eigenvectors of M", GD_SETTING, (GD,), (GD_PAPER,)),
     "fig09": Figure("Clusters of curvature directions", GD_SETTING, (GD,), (GD_PAPER,)),
@@ -415,8 +415,8 @@ FIGURES: Mapping[str, Figure] = {
     "fig18": Figure(
         "Sharpness against impurity times Jacobian norm: 6CNN, mini-batches",
         "CIFAR-10, 6CNN, η = 0.04, |B| = 512, 128, 32, steps 0 to 500",
-        SGD_BY_BATCH,
-        SGD_BY_BATCH_PAPER,
+        seeds(SGD_BY_BATCH, 3),
+        seeds(SGD_BY_BATCH_PAPER, 3),
     ),
     "fig19": Figure(
         "Sharpness against impurity times Jacobian norm: VGG, mini-batches",

@@ -55,7 +55,7 @@ def test_seeds_of_a_figure_follow_one_another():
     small = figure_table.SGD_BY_LR
     assert [c.seed for c in figure_table.seeds(small, 3)] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     left = [c for c in experiments.configs("fig06", "laptop", seed=5) if c.network == "6cnn"]
-    assert [c.seed for c in left] == [5, 5, 5, 6, 6, 6]
+    assert [c.seed for c in left] == [5, 5, 5, 6, 6, 6, 7, 7, 7]
     assert [c.lr for c in left[:3]] == [0.01, 0.02, 0.03]
 
 
