@@ -98,6 +98,12 @@ def gpu_hours(config: RunConfig) -> float:
     return operations(config) / ASSUMED_GPU / 3600
 
 
+def cpu_seconds(config: RunConfig) -> float:
+    """Seconds on two CPU cores that compute in bfloat16 at twice ``CPU_RATE`` (where the processor
+    has it)."""
+    return operations(config) / CPU_RATE / (2 if config.autocast else 1)
+
+
 def memory_bytes(config: RunConfig) -> float:
     """Memory of a run, roughly: PyTorch, the data set in float32, what the graphs of a second
     derivative keep of a chunk, and the vectors in R^m of the eigensolver."""

@@ -63,7 +63,7 @@ def runs_of(page: str, scale: str) -> list[str]:
 def minutes(config: RunConfig, gpus: int, attempt: int = 1) -> int:
     """Time to ask a batch system for: the estimate times ``SAFETY``, and more at each attempt.  A
     run that needs longer resumes from its checkpoint when it is queued again."""
-    hours = costs.gpu_hours(config) if gpus else costs.operations(config) / costs.CPU_RATE / 3600
+    hours = costs.gpu_hours(config) if gpus else costs.cpu_seconds(config) / 3600
     return max(LEAST_MINUTES, math.ceil(60 * hours * SAFETY)) * attempt
 
 

@@ -33,6 +33,7 @@ def test_gradients_are_those_of_training_and_of_measures():
     # three updates' worth of gradients, and the probe's logits at each of the three measured steps
     assert costs.gradients(sgd) == pytest.approx(3 * 10 * 50 + 5400 + 100 + 3 * 200 / 3)
     assert costs.operations(config) == 10_000 * costs.GRADIENT_OPERATIONS["6cnn"]
+    assert costs.cpu_seconds(config.replace(autocast=True)) == costs.cpu_seconds(config) / 2
     assert costs.gpu_hours(config) == pytest.approx(costs.operations(config) / 3.6e16)
 
 
@@ -41,6 +42,6 @@ def test_the_estimate_is_within_a_factor_of_four_of_what_stored_runs_took():
     runs = [run for run in store.find() if run.provenance["device"] == "cpu"]
     assert runs
     for run in runs:
-        predicted = costs.operations(run.config) / costs.CPU_RATE
+        predicted = costs.cpu_seconds(run.config)
         took = run.provenance["wall_seconds"]
         assert 1 / 4 < predicted / took < 4, run.config.name
