@@ -187,7 +187,7 @@ def diff(
     settings = comparison.fields(a.config, b.config)
     if settings:
         rows = [[name, str(x), str(y)] for name, x, y in settings]
-        _print_table(["field", a.path.name, b.path.name], rows)
+        _print_table(["field", a.config.name, b.config.name], rows)
     else:
         typer.echo("the configurations agree")
     rows = [
