@@ -62,12 +62,10 @@ class Checkpoint:
             raise ValueError(f"checkpoint {'; '.join(problems)}; remove it to start over")
         return None
 
-    def save(self, **content: Any) -> bool:
+    def save(self, **content: Any) -> None:
         """Write a state in the place of the latest one, which is kept as the one before.
 
-        Returns:
-            whether it could be written; where not (a full disk), what was there still is, and a
-            warning says so.
+        Where it can't be written (a full disk) what was there still is, and a warning says so.
         """
         buffer = io.BytesIO()
         torch.save({"config": self.config.to_json(), **content}, buffer)
@@ -86,11 +84,9 @@ class Checkpoint:
             warnings.warn(
                 f"no checkpoint could be written ({error}); the run goes on", stacklevel=2
             )
-            return False
         finally:
             with contextlib.suppress(OSError):
                 scratch.unlink(missing_ok=True)
-        return True
 
     def remove(self) -> None:
         """Nothing of the run is left unfinished."""
