@@ -229,10 +229,11 @@ def _run_row(run: Run) -> tuple[str, ...]:
     config, origin = run.config, run.provenance
     data = origin.get("data", {})
     method = "full batch" if config.batch_size is None else f"B = {config.batch_size}"
+    precision = f"{config.dtype}{' (training passes in bfloat16)' if config.autocast else ''}"
     setting = (
         f"{config.network}, {config.dataset}, {config.examples:,} examples, {method}, η = "
         f"{config.lr:g}, "
-        f"{config.steps:,} steps, {config.loss.replace('_', ' ')}, {config.dtype}, seed "
+        f"{config.steps:,} steps, {config.loss.replace('_', ' ')}, {precision}, seed "
         f"{config.seed}; "
         f"curvature on {config.probe:,} examples"
     )

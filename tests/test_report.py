@@ -102,6 +102,13 @@ def test_provenance_shows_the_scale_beside_the_papers_setting_and_where_the_run_
         assert part in text, part
 
 
+def test_training_passes_in_bfloat16_are_told_with_the_precision():
+    assert "bfloat16" not in text_of(report.provenance("fig03", [SGD], "laptop"))
+    run = dataclasses.replace(SGD, config=SGD.config.replace(autocast=True))
+    text = text_of(report.provenance("fig03", [run], "laptop"))
+    assert "float32 (training passes in bfloat16)" in text
+
+
 def test_a_diverged_run_is_announced():
     provenance = {**SGD.provenance, "status": "diverged", "diverged_at": 17}
     run = dataclasses.replace(SGD, provenance=provenance)
