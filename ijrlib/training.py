@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -25,6 +26,8 @@ DECAY_AT = (0.3, 0.6, 0.8)
 
 PADDING = 4
 """Pixels by which augmentation shifts at most."""
+
+AUGMENTATION, DIRECTION = 1, 2  # streams of random numbers: u is independent of the mini-batch
 
 
 @dataclass(frozen=True)
@@ -126,12 +129,17 @@ def update_rule(config: RunConfig, classes: int) -> Update:
     ) -> Direction:
         if config.regularizer == "sam":
             return regularizers.sam(model, loss, x, y, rho=config.rho, **how)
-        u = regularizers.unit_vector(classes, _generator(config.seed, step))
+        u = random_direction(classes, config.seed, step)
         if config.regularizer == "ejr":
             return regularizers.ejr(model, loss, x, y, u, weight=config.ejr_weight, **how)
         return regularizers.ejr_two_steps(model, loss, x, y, u, rho=config.rho, mu=config.mu, **how)
 
     return update
+
+
+def random_direction(classes: int, seed: int, step: int) -> Tensor:
+    """u of a step: uniform on the unit sphere of R^C, C = ``classes``."""
+    return regularizers.unit_vector(classes, _generator(seed, step, DIRECTION))
 
 
 def batch_indices(examples: int, batch_size: int, seed: int, step: int) -> Tensor:
@@ -147,7 +155,7 @@ def shifted_and_mirrored(x: Tensor, seed: int, step: int) -> Tensor:
     """The usual augmentation of CIFAR: images x (n, channels, height, width), each shifted by up to
     ``PADDING`` pixels each way and mirrored with probability ½.  Zeros come in from the border."""
     n, _, height, width = x.shape
-    generator = _generator(seed, step)
+    generator = _generator(seed, step, AUGMENTATION)
     down, right = torch.randint(2 * PADDING + 1, (2, n), generator=generator)
     mirrored = torch.randint(2, (n,), generator=generator).bool()
     columns = torch.arange(width).expand(n, -1)
@@ -161,5 +169,8 @@ def shifted_and_mirrored(x: Tensor, seed: int, step: int) -> Tensor:
     return shifted.contiguous(memory_format=torch.channels_last)
 
 
-def _generator(seed: int, step: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed * 1_000_003 + step)
+def _generator(seed: int, step: int, stream: int) -> torch.Generator:
+    """A generator of its own for each seed, step and stream: torch keeps 32 bits of what it is
+    given, into which ``SeedSequence`` hashes all three."""
+    (state,) = np.random.SeedSequence((seed, step, stream)).generate_state(1)
+    return torch.Generator().manual_seed(int(state))

@@ -1,12 +1,20 @@
 """Gradient descent and SGD against their formulas."""
 
+import itertools
+
 import pytest
 import torch
 
-from ijrlib import regularizers
+from ijrlib import regularizers, training
 from ijrlib.config import RunConfig
 from ijrlib.operators import LOSSES
-from ijrlib.training import batch_indices, shifted_and_mirrored, train, update_rule
+from ijrlib.training import (
+    batch_indices,
+    random_direction,
+    shifted_and_mirrored,
+    train,
+    update_rule,
+)
 
 
 def problem(seed=0):
@@ -155,7 +163,7 @@ def test_a_regularizer_s_direction_takes_the_place_of_the_gradient(fields):
     loss = LOSSES["cross_entropy"]
     us = []
     for t in range(3):
-        u = regularizers.unit_vector(3, torch.Generator().manual_seed(4 * 1_000_003 + t))
+        u = random_direction(3, seed=4, step=t)
         us.append(u)
         rho, mu = config.rho, config.mu
         found = {
@@ -175,6 +183,13 @@ def test_a_regularizer_s_direction_takes_the_place_of_the_gradient(fields):
     for _ in train(model, loss, x, y, lr=0.2, steps=3, update=update_rule(config, 3)):
         pass
     torch.testing.assert_close(theta(model), theta(reference), rtol=1e-12, atol=1e-14)
+
+
+def test_each_seed_step_and_use_has_random_numbers_of_its_own():
+    """u is drawn independently of its mini-batch, so it shares no stream with the augmentation."""
+    streams = itertools.product(range(8), range(200), (training.AUGMENTATION, training.DIRECTION))
+    first = [int(torch.randint(2**62, (), generator=training._generator(*s))) for s in streams]
+    assert len(set(first)) == len(first) == 8 * 200 * 2
 
 
 def test_augmented_images_are_shifted_and_mirrored_ones():
