@@ -9,6 +9,7 @@ recursion, and costs no further product.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,9 @@ from ijrlib.operators import (
 BASIS = 24
 """Basis vectors before a restart, and two more for each wanted pair."""
 
+PATIENCE = 10
+"""Products after which the Ritz values must have grown as they do in exact arithmetic."""
+
 BASIS_BYTES = 1 << 30
 """Memory of a basis and its images, 2·size·m numbers; where more would be needed, the basis is
 smaller, down to what a restart has to keep."""
@@ -41,7 +45,8 @@ class Eigenpair:
         residual: ‖Ax − θx‖ / |θ| (‖Ax − θx‖ where θ = 0); an eigenvalue of A lies within
             residual·|θ| of θ.
         products: matrix–vector products spent.
-        converged: whether the residual is within the tolerance asked for, or at rounding level.
+        converged: whether the residual is within the tolerance asked for, or at the rounding level
+            of the operator.
         surrogate_products: products with a cheaper operator (:mod:`ijrlib.two_level`).
     """
 
@@ -105,6 +110,11 @@ def top_eigenpairs(
     """The k largest algebraic eigenpairs, largest first; arguments as in :func:`top_eigenpair`.
 
     ``products`` of every pair is the total spent on all of them.
+
+    A basis that grows by a residual of norm s raises the sum of the k Ritz values by at least
+    s²/(3‖A‖), the gain of the two by two problem.  Where ``PATIENCE`` products do not, the residual
+    is the rounding of A itself (a Hessian of ten million parameters in float32: 10⁻³), which no
+    further product lowers.
     """
     m = _square(op)
     if not 1 <= k <= min(m, max_products):
@@ -114,6 +124,7 @@ def top_eigenpairs(
     starts = random_vectors(op, k, randoms) if v0 is None else start_vectors(op, v0)
     dtype = starts[0].dtype
     space = Subspace(op, starts[0], min(m, basis_size(starts[0], BASIS + 2 * k, least=k + 8)))
+    since, total, smallest = len(starts), -math.inf, math.inf  # products, Σ values, residual
     while True:
         if not space.finite:
             nan = float("nan")
@@ -124,14 +135,22 @@ def top_eigenpairs(
             norms = [float(r.norm()) for r in residuals]
             floor = 10 * torch.finfo(dtype).eps * float(values.abs().max())
             open_ = [j for j in range(k) if norms[j] > max(rtol * abs(float(values[j])), floor)]
-            if not open_ or space.size == m or space.products >= max_products:
+            stalled = False
+            if open_ and space.products > since:
+                smallest = min([smallest, *(norms[j] for j in open_)])
+                if space.products >= since + PATIENCE:
+                    now = float(values[:k].sum())
+                    gain = PATIENCE * smallest**2 / (4 * float(values.abs().max()))
+                    stalled = now - total < gain
+                    since, total, smallest = space.products, now, math.inf
+            if not open_ or stalled or space.size == m or space.products >= max_products:
                 return [
                     Eigenpair(
                         value=(value := float(values[j])),
                         vector=space.vector(mixing[:, j]),
                         residual=norms[j] / abs(value) if value else norms[j],
                         products=space.products,
-                        converged=j not in open_,
+                        converged=stalled or j not in open_,
                     )
                     for j in range(k)
                 ]
@@ -141,6 +160,7 @@ def top_eigenpairs(
                 space.restart(mixing[:, : k + 4])
         if not starts or not space.expand(starts.pop(0)):
             space.expand(_random(op, randoms))  # an invariant subspace: look outside it
+            since, total, smallest = space.products, -math.inf, math.inf
 
 
 def basis_size(like: Tensor, wanted: int, least: int) -> int:

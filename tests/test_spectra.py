@@ -118,6 +118,39 @@ def test_too_few_products_return_the_best_pair_with_its_true_residual_not_conver
     assert abs(pair.residual * pair.value - true_residual(matrix, pair)) < 100 * EPS
 
 
+class Rounded(Counted):
+    """A matrix whose products are in error by ``error``·‖A‖ in a direction that looks random."""
+
+    def __init__(self, matrix, error):
+        super().__init__(matrix)
+        self.error = error * float(torch.linalg.matrix_norm(matrix, 2))
+
+    def __matmul__(self, v):
+        noise = torch.sin(1e9 * v)
+        return super().__matmul__(v) + self.error * noise / noise.norm()
+
+
+@pytest.mark.parametrize("error", [1e-2, 1e-3, 1e-5])
+@pytest.mark.parametrize("k", [1, 3])
+def test_the_solver_stops_at_the_rounding_level_of_the_operator(error, k):
+    """Its residual can't fall below the error of a product; asked for less it stops there."""
+    op = Rounded(symmetric(bulk(5.0, 3.0, 2.0, size=2000)), error)
+    exact = spectra.top_eigenpairs(Counted(op.matrix), k, rtol=error)
+    found = spectra.top_eigenpairs(op, k, rtol=error / 100, max_products=500)
+    assert found[0].products <= exact[0].products + 4 * spectra.PATIENCE
+    for pair, value in zip(found, (5.0, 3.0, 2.0), strict=False):
+        assert pair.converged
+        assert error / 100 < pair.residual
+        assert abs(pair.value - value) <= 5 * 5.0 * error
+
+
+def test_slow_convergence_is_not_taken_for_rounding():
+    op = Counted(symmetric(SPECTRA["no gap"]))
+    pair = spectra.top_eigenpair(op, rtol=1e-9)
+    assert pair.converged and pair.residual <= 1e-9
+    assert pair.products > 2 * spectra.PATIENCE
+
+
 def test_a_known_eigenvector_is_certified_by_one_product():
     matrix = symmetric(bulk(5.0, 3.0))
     exact = torch.linalg.eigh(matrix).eigenvectors[:, -1]
