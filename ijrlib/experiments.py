@@ -18,6 +18,8 @@ __all__ = ["FIGURES", "SCALES", "configs", "parameters", "run", "runs", "smoke"]
 
 SCALES = ("smoke", "laptop", "paper")
 SMOKE_STEPS = 12
+CHEAP = ("impurity", "accuracy", "autocast_check")  # measures of a few gradients
+LARGE = ("vgg", "vgg_cifar100")  # ten million parameters: a curvature costs half a minute
 
 
 # -- access ----------------------------------------------------------------------------------------
@@ -50,16 +52,18 @@ def configs(
 def smoke(config: RunConfig) -> RunConfig:
     """The same experiment in seconds: ``SMOKE_STEPS`` steps on some of scikit-learn's digits.
 
-    Windows of measures shrink in proportion to the number of steps, with two exceptions: a spectrum
-    costs hundreds of gradients and is taken twice a window at most; a path of a few points has
-    neither neighbours nor a direction, so a trajectory has all steps.
+    Windows of measures shrink in proportion to the number of steps, with three exceptions: a
+    spectrum costs hundreds of gradients and is taken twice a window at most; what costs tens of
+    gradients is taken every fourth step of a large network; a path of a few points has neither
+    neighbours nor a direction, so a trajectory has all steps.
     """
     factor = SMOKE_STEPS / config.steps
 
     def windows(name: str) -> list[Window]:
         if name == "trajectory":
             return every(SMOKE_STEPS)
-        least = SMOKE_STEPS if name == "spectrum" else 1
+        seldom = config.network in LARGE and name not in CHEAP
+        least = SMOKE_STEPS if name == "spectrum" else SMOKE_STEPS // 3 if seldom else 1
         return [window(*w, least) for w in config.windows(name)]
 
     def window(start: int, stop: int, step: int, least: int) -> Window:

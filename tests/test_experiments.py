@@ -84,6 +84,14 @@ def test_at_smoke_scale_spectra_are_few_and_a_trajectory_has_all_steps():
     assert small.measured_steps("trajectory") == list(range(13))
 
 
+def test_at_smoke_scale_a_large_network_is_measured_seldom():
+    small = experiments.smoke(figure_table.VGG_GD)
+    for measure in ("curvature", "alignment"):
+        assert small.measured_steps(measure) == [0, 4, 8, 12]
+    assert small.measured_steps("impurity") == list(range(13))
+    assert experiments.smoke(figure_table.GD).measured_steps("curvature") == list(range(13))
+
+
 def test_the_seed_is_added_and_overrides_replace_fields():
     (config,) = experiments.configs("fig02", "smoke", seed=3, overrides={"lr": 0.5})
     assert (config.seed, config.lr) == (3, 0.5)
