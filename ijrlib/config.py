@@ -35,9 +35,12 @@ NETWORKS = (
     "3fcn_mnist",
     "wrn28_10",
     "wrn28_10_cifar100",
-    "wrn_small",
-    "wrn_small_cifar100",
+    "wrn10_2",
+    "wrn10_2_cifar100",
 )
+DECAY_AT = (0.3, 0.6, 0.8)
+"""Shares of the steps at which the learning rate decays, where ``lr_decay`` is below 1."""
+
 MEASURES = (
     "impurity",
     "curvature",

@@ -19,8 +19,8 @@ GRADIENT_OPERATIONS = {
     "3fcn_mnist": 879_200,
     "wrn28_10": 31_459_087_872,
     "wrn28_10_cifar100": 31_459_433_472,
-    "wrn_small": 74_125_056,
-    "wrn_small_cifar100": 74_159_616,
+    "wrn10_2": 266_018_304,
+    "wrn10_2_cifar100": 266_087_424,
 }
 """Operations of one gradient of one example, forward and backward, as PyTorch's counter has them
 (a test counts again)."""
@@ -35,8 +35,8 @@ PARAMETERS = {
     "3fcn_mnist": 199_210,
     "wrn28_10": 36_479_194,
     "wrn28_10_cifar100": 36_536_884,
-    "wrn_small": 77_850,
-    "wrn_small_cifar100": 83_700,
+    "wrn10_2": 303_706,
+    "wrn10_2_cifar100": 315_316,
 }
 """m of each network."""
 

@@ -1,7 +1,8 @@
 """The runs of each figure at each scale, and the way to get them.
 
-``laptop`` and ``paper`` are written out in :mod:`ijrlib.figure_table`; ``smoke`` follows from
-``laptop`` by one rule (:func:`smoke`), so that every chapter can run in seconds without a download.
+``laptop`` and ``paper`` are written out in :mod:`ijrlib.figure_table` and :mod:`ijrlib.ejr_table`;
+``smoke`` follows from ``laptop`` by one rule (:func:`smoke`), so that every chapter can run in
+seconds without a download.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ijrlib import store
+from ijrlib import ejr_table, figure_table, store
 from ijrlib.config import RunConfig, Window
-from ijrlib.figure_table import FIGURES, every
+from ijrlib.figure_table import Figure, every
 
 __all__ = ["FIGURES", "SCALES", "configs", "parameters", "run", "runs", "smoke"]
 
+FIGURES: Mapping[str, Figure] = {**figure_table.FIGURES, **ejr_table.FIGURES}
 SCALES = ("smoke", "laptop", "paper")
 SMOKE_STEPS = 12
 CHEAP = ("impurity", "accuracy", "autocast_check")  # measures of a few gradients
@@ -26,7 +28,7 @@ LARGE = ("vgg", "vgg_cifar100")  # ten million parameters: a curvature costs hal
 def configs(
     figure: str, scale: str, seed: int = 0, overrides: Mapping[str, Any] | None = None
 ) -> list[RunConfig]:
-    """The configurations of a figure at a scale; at ``smoke`` those of the first seed.
+    """The configurations of a figure at a scale; at ``smoke`` those of the first seed, each once.
 
     Args:
         figure: key of ``FIGURES``.
@@ -44,7 +46,7 @@ def configs(
     entry = FIGURES[figure]
     base = entry.paper if scale == "paper" else entry.laptop
     if scale == "smoke":
-        base = tuple(smoke(config) for config in base if config.seed == 0)
+        base = tuple(dict.fromkeys(smoke(config) for config in base if config.seed == 0))
     changes = overrides or {}
     return [config.replace(seed=config.seed + seed).replace(**changes) for config in base]
 

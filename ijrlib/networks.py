@@ -167,9 +167,9 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "3fcn_mnist": partial(three_layer_perceptron, inputs=28 * 28),
     "wrn28_10": wide_resnet,
     "wrn28_10_cifar100": partial(wide_resnet, classes=100),
-    # narrow, shallow relatives of WRN-28-10 for the smoke scale; not in the paper
-    "wrn_small": partial(wide_resnet, depth=10, width=1),
-    "wrn_small_cifar100": partial(wide_resnet, depth=10, width=1, classes=100),
+    # narrow, shallow relatives of WRN-28-10 for the laptop; not in the paper
+    "wrn10_2": partial(wide_resnet, depth=10, width=2),
+    "wrn10_2_cifar100": partial(wide_resnet, depth=10, width=2, classes=100),
 }
 """Name -> constructor without arguments."""
 

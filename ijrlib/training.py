@@ -14,15 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from ijrlib import regularizers
-from ijrlib.config import RunConfig
+from ijrlib.config import DECAY_AT, RunConfig
 from ijrlib.operators import Loss, trainable
 from ijrlib.regularizers import Direction
 
 Update = Callable[..., Direction]
 """(model, loss, x, y, step=…, chunk=…, autocast=…) → the direction of one update."""
-
-DECAY_AT = (0.3, 0.6, 0.8)
-"""Shares of the steps at which the learning rate decays."""
 
 PADDING = 4
 """Pixels by which augmentation shifts at most."""

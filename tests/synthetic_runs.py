@@ -229,3 +229,36 @@ def phase_run(
     arrays |= {"trajectory_gram": path @ path.T, "trajectory_gram.steps": step[:301]}
     arrays |= {"trajectory_umap": path, "trajectory_umap.steps": step[:301]}
     return Run(config, series, arrays, {**PROVENANCE, "parameters": 511_926})
+
+
+def arm_run(
+    network: str,
+    accuracy: float,
+    *,
+    seed: int = 0,
+    fitted: float = 1.0,
+    loss: float = 1.0,
+    fall: float = 0.0,
+    **fields,
+) -> Run:
+    """A run of a comparison: test accuracy and loss are constant but for a fall of the accuracy by
+    ``fall`` to the end of each interval between decays; ``fitted`` is the training accuracy."""
+    config = RunConfig(
+        dataset="digits",
+        examples=1000,
+        network=network,
+        lr=fields.pop("lr", 0.1),
+        steps=fields.pop("steps", 100),
+        batch_size=fields.pop("batch_size", 128),
+        seed=seed,
+        probe=100,
+        test_examples=5000,
+        weight_decay=0.0 if network == "simple_cnn" else 5e-4,
+        measures={"accuracy": [(0, 101, 5)]},  # type: ignore[arg-type]
+        **fields,
+    )
+    step = np.linspace(0, config.steps, 21).astype(int)
+    ends = np.isin(np.arange(21), (12, 16, 20))
+    series = pd.DataFrame({"step": step, "train_accuracy": fitted, "test_loss": loss})
+    series["test_accuracy"] = accuracy - fall * ends
+    return Run(config, series, {}, dict(PROVENANCE))

@@ -11,10 +11,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from synthetic_runs import gd_run, phase_run, sgd_run
+from synthetic_runs import arm_run, gd_run, phase_run, sgd_run
 
 from ijrlib import claims, criteria, experiments, live_checks, logits, store, theorems
-from ijrlib.claim_table import SIMPLE_CNN, WRN_V1, WRN_V2
+from ijrlib.ejr_table import CELLS, NETWORKS, SIMPLE_CNN, WRN_V1, WRN_V2, Cell
 from ijrlib.store import Run
 
 GD, SGD, PHASES = gd_run(), sgd_run(), phase_run()
@@ -286,6 +286,57 @@ CASES |= {
     "fig32-correlation": (
         phase_run(loss="squared"),
         scaled(phase_run(loss="squared"), J, np.exp(STEP / 100)),
+    ),
+}
+
+
+def arms(cell: Cell, gain: float) -> list[Run]:
+    """Two seeds of both arms, whose accuracies differ by 0.01; a longer run tells the schedule."""
+    network = NETWORKS[cell.network][0]
+    fields = {"lr": cell.lr, "batch_size": None if cell.full_batch else 128}
+    longer = [arm_run(network, 0.9, steps=200, **fields)] if cell.half_time else []
+    return longer + [
+        arm_run(network, 0.5 + 0.01 * seed + extra, seed=seed, **fields, **regularizer)
+        for seed in (0, 1)
+        for extra, regularizer in ((0.0, {}), (gain, cell.regularizer))
+    ]
+
+
+def simple_cnns(gains: dict[float, float]) -> list[Run]:
+    return [
+        arm_run("simple_cnn", 0.5 + 0.001 * seed + extra, lr=lr, seed=seed, **regularizer)
+        for lr, gain in gains.items()
+        for seed in (0, 1)
+        for extra, regularizer in ((0.0, {}), (gain, {"regularizer": "ejr", "ejr_weight": 0.01}))
+    ]
+
+
+def wide(*networks: str, **regularized) -> list[Run]:
+    """Two seeds of the baseline, which falls by 0.02 in each interval, and of EJR."""
+    v1 = {"regularizer": "ejr_v1", "rho": 2.0, "accuracy": 0.6, "loss": 0.8, **regularized}
+    return [
+        arm_run(network, arm.pop("accuracy"), seed=seed, **arm)
+        for network in networks
+        for seed in (0, 1)
+        for arm in ({"accuracy": 0.5, "fall": 0.02}, dict(v1))
+    ]
+
+
+CASES |= {cell.id: (arms(cell, 0.05), arms(cell, 0.005)) for cell in CELLS}
+CASES |= {
+    "fig33-enhances": (
+        simple_cnns({0.03: 0.04, 0.1: 0.03, 0.3: 0.02}),
+        simple_cnns({0.03: 0.04, 0.1: 0.0, 0.3: 0.02}),
+    ),
+    "fig33-small-lr": (
+        simple_cnns({0.03: 0.04, 0.1: 0.01, 0.3: 0.02}),
+        simple_cnns({0.03: 0.02, 0.1: 0.04, 0.3: 0.02}),
+    ),
+    "fig07-cifar10": (wide("wrn10_2"), wide("wrn10_2", loss=1.1)),
+    "fig07-cifar100": (wide("wrn10_2_cifar100"), wide("wrn10_2_cifar100", accuracy=0.49)),
+    "fig07-decay": (
+        wide("wrn10_2", "wrn10_2_cifar100", fall=0.01),
+        wide("wrn10_2", "wrn10_2_cifar100", fall=0.03),
     ),
 }
 for _figure in ("fig12", "fig13"):

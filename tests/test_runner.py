@@ -99,7 +99,7 @@ def test_a_killed_run_resumes_to_the_same_numbers_bit_for_bit(tmp_path, monkeypa
 BY_THE_BOOK = RunConfig(  # batch normalization, momentum, decay, augmentation, a regularizer
     dataset="digits",
     examples=20,
-    network="wrn_small",
+    network="wrn10_2",
     lr=0.1,
     steps=6,
     batch_size=7,

@@ -1,0 +1,296 @@
+"""Measuring functions behind the claims on explicit regularization: Figures 7 and 33, Tables 1–3.
+
+Two arms are compared that differ in the regularizer alone, each run with that of the same seed: the
+same initialization, examples and mini-batches.  Their thresholds were fixed on 2026-11-26, after a
+trial of one seed at η = 0.1 and before the runs that are stored.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from scipy.special import stdtr
+
+from ijrlib.config import DECAY_AT
+from ijrlib.criteria import Measurement, NotMeasured, rows
+from ijrlib.ejr_table import NETWORKS, Cell
+from ijrlib.store import Run
+
+LAST = 0.1
+"""Share of the steps, at the end, over which an accuracy or a loss is averaged."""
+
+FITTED = 0.99
+"""Training accuracy from which on a run without weight decay has fitted its training set."""
+
+REGULARIZER = ("regularizer", "ejr_weight", "rho", "mu")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Final values of two arms, by seed.
+
+    Attributes:
+        baseline, regularized: one value for each seed that both arms have, in the same order.
+        error: standard error of the difference for one seed, from the finite number of test images.
+    """
+
+    baseline: np.ndarray
+    regularized: np.ndarray
+    error: float
+
+    @property
+    def gain(self) -> float:
+        """Mean difference of the arms."""
+        return float((self.regularized - self.baseline).mean())
+
+    @property
+    def error_reduction(self) -> float:
+        """ERR = Δ/(100 − baseline), both in %."""
+        return 100 * self.gain / (100 - float(self.baseline.mean()))
+
+    @property
+    def p_value(self) -> float:
+        """Of the two-sided paired t-test over seeds; NaN for one seed."""
+        difference, n = self.regularized - self.baseline, len(self.baseline)
+        if n < 2 or np.ptp(difference) == 0:
+            return math.nan
+        t = difference.mean() / (difference.std(ddof=1) / math.sqrt(n))
+        return float(2 * stdtr(n - 1, -abs(t)))
+
+    @property
+    def improves(self) -> bool:
+        """Every regularized run above every baseline; with one seed, by two standard errors."""
+        least = 2 * self.error if len(self.baseline) == 1 else 0.0
+        return bool(self.regularized.min() - self.baseline.max() > least)
+
+    def __str__(self) -> str:
+        seeds = len(self.baseline)
+        chance = "1 seed" if seeds == 1 else f"{seeds} seeds, p = {self.p_value:.2g}"
+        return (
+            f"{self.baseline.mean():.1f} → {self.regularized.mean():.1f} % ({self.gain:+.1f} "
+            f"points, ERR {self.error_reduction:.1f} %; {chance})"
+        )
+
+
+def final(run: Run, name: str) -> float:
+    """Mean of a column over the last tenth of the steps."""
+    frame = rows(run, name)
+    return float(frame.loc[frame["step"] >= (1 - LAST) * run.config.steps, name].mean())
+
+
+def compare(
+    runs: Sequence[Run], regularizer: Mapping[str, Any], name: str = "test_accuracy"
+) -> Comparison:
+    """The arm with the given regularizer against the one with none, an accuracy in %.
+
+    Args:
+        runs: of one network, learning rate, batch size and number of steps.
+        regularizer: fields of the configuration.
+
+    Raises:
+        NotMeasured: where an arm has no run, diverged or, without weight decay, has not fitted its
+            training set.
+    """
+    arms = [_by_seed(runs, {}), _by_seed(runs, regularizer)]
+    common = sorted(set(arms[0]) & set(arms[1]))
+    if not common:
+        which = "a seed common to both arms" if all(arms) else "regularizer" if arms[0] else "none"
+        raise NotMeasured(f"no run with {which}")
+    for run in (arm[seed] for arm in arms for seed in common):
+        _check(run)
+    factor = 100.0 if name.endswith("accuracy") else 1.0
+    base, other = (np.array([factor * final(arm[s], name) for s in common]) for arm in arms)
+    share = np.array([final(arm[common[0]], "test_accuracy") for arm in arms])
+    count = arms[0][common[0]].config.test_examples
+    return Comparison(base, other, 100 * math.sqrt(float((share * (1 - share)).sum()) / count))
+
+
+def of_cell(runs: Sequence[Run], cell: Cell) -> list[Run]:
+    """The runs of both arms of a cell, at whichever scale, and of other strengths there.
+
+    The schedule of 200 epochs is told from that of 400 by its length, half of the longest.
+    """
+    network = [run for run in runs if run.config.network in NETWORKS[cell.network]]
+    longest = max((run.config.steps for run in network), default=0)
+    return [
+        run
+        for run in network
+        if math.isclose(run.config.lr, cell.lr)
+        and (run.config.batch_size is None) == cell.full_batch
+        and (cell.network == "SimpleCNN" or run.config.steps == longest / (1 + cell.half_time))
+    ]
+
+
+def improvement(runs: Sequence[Run], cell: Cell) -> Measurement:
+    """Test accuracy of a cell's two arms."""
+    found = compare(of_cell(runs, cell), cell.regularizer)
+    return Measurement(str(found), found.improves)
+
+
+HEADER = (
+    "setting",
+    "baseline in print",
+    "with EJR",
+    "Δ",
+    "baseline here",
+    "with EJR",
+    "Δ",
+    "seeds",
+)
+
+
+def table_rows(runs: Sequence[Run], cells: Sequence[Cell]) -> list[tuple[str, ...]]:
+    """The paper's accuracies beside ours, a row a cell under ``HEADER``; in %, ours with the range
+    over seeds, and why there is none where there is none."""
+    table = []
+    for cell in cells:
+        before, after = cell.printed
+        printed = (f"{before:.2f}", f"{after:.2f}", f"{after - before:+.2f}")
+        try:
+            found = compare(of_cell(runs, cell), cell.regularizer)
+        except NotMeasured as reason:
+            table.append((cell.setting, *printed, "–", "–", "–", str(reason)))
+            continue
+        arms = (_spread(found.baseline), _spread(found.regularized))
+        table.append(
+            (cell.setting, *printed, *arms, f"{found.gain:+.1f}", str(len(found.baseline)))
+        )
+    return table
+
+
+def _spread(values: np.ndarray) -> str:
+    if len(values) == 1:
+        return f"{values[0]:.1f}"
+    return f"{values.mean():.1f} ({values.min():.1f} to {values.max():.1f})"
+
+
+# -- Figure 33 -------------------------------------------------------------------------------------
+
+LEARNING_RATES = 3
+
+
+def by_lr(runs: Sequence[Run]) -> dict[float, list[Run]]:
+    """SimpleCNN's runs with B = 128 by learning rate, the smallest first."""
+    groups: dict[float, list[Run]] = {}
+    for run in sorted(runs, key=lambda run: run.config.lr):
+        if run.config.network == "simple_cnn" and run.config.batch_size is not None:
+            groups.setdefault(run.config.lr, []).append(run)
+    if len(groups) < LEARNING_RATES:
+        raise NotMeasured(f"expected {LEARNING_RATES} learning rates, got {len(groups)}")
+    return groups
+
+
+def weights(runs: Sequence[Run]) -> list[float]:
+    """The λ_reg > 0 of some runs."""
+    return sorted({run.config.ejr_weight for run in runs} - {0.0})
+
+
+def at_every_lr(runs: Sequence[Run]) -> Measurement:
+    """The best λ_reg > 0 against none, at every η."""
+    texts, holds = [], []
+    for lr, group in by_lr(runs).items():
+        best = max((_ejr(group, weight) for weight in weights(group)), key=lambda c: c.gain)
+        texts.append(f"η = {lr:g}: {best}")
+        holds.append(best.improves)
+    return Measurement("; ".join(texts), all(holds))
+
+
+def gain_at_small_lr(runs: Sequence[Run], weight: float = 0.01) -> Measurement:
+    """The gain at the smallest η against that at the largest, by seed."""
+    gains = {
+        lr: found.regularized - found.baseline
+        for lr, group in by_lr(runs).items()
+        for found in [_ejr(group, weight)]
+    }
+    if min(map(len, gains.values())) < 2:
+        raise NotMeasured("one seed only: its spread is unknown")
+    text = "; ".join(f"η = {lr:g}: {gain.mean():+.1f} points" for lr, gain in gains.items())
+    smallest, *_, largest = gains.values()
+    return Measurement(text, bool(smallest.min() > largest.max()))
+
+
+# -- Figure 7 --------------------------------------------------------------------------------------
+
+
+def overfits_less(runs: Sequence[Run], network: str) -> Measurement:
+    """Final test accuracy and loss of both arms.
+
+    Args:
+        network: key of ``NETWORKS``.
+    """
+    chosen, regularizer = _arms(runs, network)
+    accuracy = compare(chosen, regularizer)
+    loss = compare(chosen, regularizer, "test_loss")
+    if len(loss.baseline) < 2:
+        raise NotMeasured("one seed only: its spread is unknown")
+    lower = bool(loss.regularized.max() < loss.baseline.min())
+    return Measurement(
+        f"{accuracy}; test loss {loss.baseline.mean():.3f} → {loss.regularized.mean():.3f}",
+        accuracy.improves and lower,
+    )
+
+
+def falls_back_less(runs: Sequence[Run]) -> Measurement:
+    """Best accuracy between two decays minus that at their end, in both arms; means over seeds."""
+    texts, holds = [], []
+    for network in NETWORKS:
+        if network == "SimpleCNN":
+            continue
+        chosen, regularizer = _arms(runs, network)
+        drops = [
+            np.mean([_drops(run) for run in _by_seed(chosen, arm).values()], axis=0)
+            for arm in ({}, regularizer)
+        ]
+        holds.append(bool((drops[1] < drops[0]).all()))
+        falls = ", ".join(f"{a:.1f} and {b:.1f}" for a, b in zip(*drops, strict=True))
+        texts.append(f"{network}: falls of {falls} points without and with EJR")
+    return Measurement("; ".join(texts), all(holds))
+
+
+# -- parts -----------------------------------------------------------------------------------------
+
+
+def _ejr(runs: Sequence[Run], weight: float) -> Comparison:
+    return compare(runs, {"regularizer": "ejr", "ejr_weight": weight})
+
+
+def _by_seed(runs: Sequence[Run], regularizer: Mapping[str, Any]) -> dict[int, Run]:
+    wanted = {"regularizer": "none", "ejr_weight": 0.0, "rho": 0.0, "mu": 0.0, **regularizer}
+    return {
+        run.config.seed: run
+        for run in runs
+        if all(getattr(run.config, name) == wanted[name] for name in REGULARIZER)
+    }
+
+
+def _check(run: Run) -> None:
+    if run.provenance.get("status") == "diverged":
+        raise NotMeasured(f"{run.config.name} diverged")
+    if run.config.weight_decay == 0 and (share := final(run, "train_accuracy")) < FITTED:
+        raise NotMeasured(f"{run.config.name} has fitted {share:.0%} of its training set only")
+
+
+def _arms(runs: Sequence[Run], network: str) -> tuple[list[Run], dict[str, Any]]:
+    """A network's runs and the one regularizer among them."""
+    chosen = [run for run in runs if run.config.network in NETWORKS[network]]
+    kinds = {tuple(getattr(run.config, name) for name in REGULARIZER) for run in chosen}
+    kinds = sorted(kind for kind in kinds if kind[0] != "none")
+    if len(kinds) != 1:
+        raise NotMeasured(f"{network}: expected runs with one regularizer, got {len(kinds)}")
+    return chosen, dict(zip(REGULARIZER, kinds[0], strict=True))
+
+
+def _drops(run: Run) -> list[float]:
+    """The fall of the test accuracy in each interval after a decay, in points."""
+    frame = rows(run, "test_accuracy").set_index("step")["test_accuracy"]
+    steps = run.config.steps
+    return [
+        100 * float(part.max() - part.iloc[-1])
+        for start, stop in pairwise((*DECAY_AT, 1.0))
+        for part in [frame.loc[(frame.index > start * steps) & (frame.index <= stop * steps)]]
+    ]

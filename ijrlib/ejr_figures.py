@@ -1,0 +1,115 @@
+"""Plots of training with and without an explicit regularizer: Figures 7 and 33, and Table 1.
+
+As in :mod:`ijrlib.figures`: each function takes stored runs and returns a matplotlib Figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator, StrMethodFormatter
+
+from ijrlib.config import DECAY_AT
+from ijrlib.ejr_criteria import by_lr, final, weights
+from ijrlib.figures import BLUE, GREEN, GREY, ORANGE, QUANTITIES, VERMILION, measured, styled
+
+COLORS = (BLUE, VERMILION, GREEN, ORANGE)
+STYLES = ("-", "--", ":", "-.")
+MARKERS = ("o", "s", "^", "D")
+LABELS = {  # column of the series: label of its axis
+    **{name: quantity.label for name, quantity in QUANTITIES.items()},
+    "train_accuracy": "training accuracy",
+    "test_accuracy": "test accuracy",
+    "test_loss": "test loss",
+}
+
+
+@styled
+def accuracy_by_lr(runs: Sequence[Any]) -> Figure:
+    """Test accuracy at the end of training against η, a line through the means over seeds for each
+    λ_reg, a point for each run."""
+    figure, axes = plt.subplots(figsize=(5.4, 3.4))
+    groups = by_lr(runs)
+    for k, weight in enumerate([0.0, *weights(runs)]):
+        color, style, marker = COLORS[k % 4], STYLES[k % 4], MARKERS[k % 4]
+        found = {
+            lr: [100 * final(r, "test_accuracy") for r in group if r.config.ejr_weight == weight]
+            for lr, group in groups.items()
+        }
+        found = {lr: values for lr, values in found.items() if values}
+        means = [np.mean(values) for values in found.values()]
+        label = rf"$\lambda_{{reg}}$ = {weight:g}"
+        axes.plot(list(found), means, color=color, linestyle=style, marker=marker, label=label)
+        for lr, values in found.items():
+            axes.plot([lr] * len(values), values, color=color, marker=marker, ls="none", ms=3)
+    axes.set_xscale("log")
+    axes.set_xticks(list(groups))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set(xlabel=r"learning rate $\eta$", ylabel="test accuracy (%)")
+    axes.legend()
+    return figure
+
+
+@styled
+def along_training(
+    runs: Sequence[Any],
+    names: Sequence[str] = ("test_accuracy", "sharpness", "jacobian_norm_sq", "impurity_mean"),
+) -> Figure:
+    """A row for each learning rate, a column for each quantity, against time ηt; solid without
+    and dashed with the regularizer, a line for each seed.  Sharpness with 2/η, dotted."""
+    groups = by_lr(runs)
+    figure, grid = plt.subplots(
+        len(groups), len(names), figsize=(8.4, 1.7 * len(groups) + 0.5), sharex=True, squeeze=False
+    )
+    for row, (lr, group) in zip(grid, groups.items(), strict=True):
+        for axes, name in zip(row, names, strict=True):
+            for run in group:
+                k = int(run.config.regularizer != "none")
+                frame = measured(run, name)
+                label = ("without EJR", "with EJR")[k] if run.config.seed == 0 else None
+                style = {"color": COLORS[k], "linestyle": STYLES[k], "linewidth": 1.0}
+                axes.plot(lr * frame["step"], frame[name], label=label, **style)
+            if name in ("sharpness", "jacobian_norm_sq"):
+                axes.set_yscale("log")
+            if name == "sharpness":
+                axes.axhline(2 / lr, color=GREY, linestyle=":", linewidth=1.1)
+            axes.set_title(rf"$\eta$ = {lr:g}", fontsize=8)
+    for axes, name in zip(grid[0], names, strict=True):
+        axes.set_title(f"{LABELS[name]}\n{axes.get_title()}", fontsize=8)
+    for axes in grid[-1]:
+        axes.set_xlabel(r"time $\eta t$")
+    handles, labels = grid[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2)
+    return figure
+
+
+@styled
+def overfitting(runs: Sequence[Any]) -> Figure:
+    """Test accuracy and test loss against epochs, a column for each data set: solid without and
+    dashed with the regularizer, a line for each seed; vertical lines where η decays."""
+    datasets = list(dict.fromkeys(run.config.dataset for run in runs))
+    figure, grid = plt.subplots(
+        2, len(datasets), figsize=(4.2 * len(datasets), 4.6), sharex="col", squeeze=False
+    )
+    for column, dataset in zip(grid.T, datasets, strict=True):
+        for run in (run for run in runs if run.config.dataset == dataset):
+            k = int(run.config.regularizer != "none")
+            epoch = run.config.examples // run.config.batch_size
+            label = ("without EJR", "with EJR")[k] if run.config.seed == 0 else None
+            for axes, name in zip(column, ("test_accuracy", "test_loss"), strict=True):
+                frame = measured(run, name)
+                style = {"color": COLORS[k], "linestyle": STYLES[k], "linewidth": 1.0}
+                axes.plot(frame["step"] / epoch, frame[name], label=label, **style)
+                axes.set_ylabel(LABELS[name])
+                for share in DECAY_AT:
+                    place = share * run.config.steps / epoch
+                    axes.axvline(place, color=GREY, linestyle=":", linewidth=0.8)
+        column[0].set_title(dataset)
+        column[0].legend()
+        column[1].set_xlabel("epoch")
+    return figure
