@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ijrlib import geometry, logits
+from ijrlib import geometry, logits, parallel
 from ijrlib.conventions import COS_SQ_BINS, PAIRS, STRETCH_BINS
 from ijrlib.curvature import Curvature, Starts, measure
 from ijrlib.operators import (
@@ -201,7 +201,9 @@ def evaluate(model: nn.Module, x: Tensor, chunk: int) -> Tensor:
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        return torch.cat([model(part) for part in x.split(chunk)])
+        parts = x.split(parallel.share(len(x), chunk))
+        found = {i: model(parts[i]) for i in parallel.mine(len(parts))}
+        return parallel.gathered(found, [len(part) for part in parts], x)
     finally:
         for module, mode in modes:
             module.training = mode

@@ -2,7 +2,8 @@
 
 θ is the concatenation of the trainable parameters in the order of ``model.parameters()``; m is its
 length.  Every operator is a mean over all examples, computed chunk by chunk, so that memory is
-bounded by the chunk and the result is that of the full batch.  The model is measured in the mode
+bounded by the chunk and the result is that of the full batch; several processes share the chunks
+(:mod:`ijrlib.parallel`).  The model is measured in the mode
 it is in (training or evaluation); its mode, ``.grad`` fields, buffers and the global random state
 are left as they were, and a stochastic layer draws the same numbers in every product.
 """
@@ -10,7 +11,7 @@ are left as they were, and a stochastic layer draws the same numbers in every pr
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,7 @@ from torch.func import functional_call, jvp
 from torch.nn import functional as F
 
 from ijrlib.convolution import fast_double_backward
+from ijrlib.parallel import gathered, mine, share, summed
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(logits (n, C), labels (n,)) → mean loss over the n examples."""
@@ -116,6 +118,7 @@ def chunks(data: object, chunk: int = CHUNK) -> list[tuple[Tensor, Tensor]]:
         x, y = data
         if len(x) != len(y) or len(x) == 0:
             raise ValueError(f"expected x and y of one positive length, got {len(x)} and {len(y)}")
+        chunk = share(len(x), chunk)
         return list(zip(x.split(chunk), y.split(chunk), strict=True))
     pairs = [tuple(pair) for pair in data]  # type: ignore[attr-defined]
     if not pairs or any(len(pair) != 2 or len(pair[0]) != len(pair[1]) for pair in pairs):
@@ -143,8 +146,8 @@ class _Passes:
         self.m = sum(p.numel() for p in self.tensors)
         self.dtype, self.device = self.tensors[0].dtype, self.tensors[0].device
         self.xs = xs
-        count = sum(len(x) for x in xs)
-        self.weights = [len(x) / count for x in xs]
+        self.sizes = [len(x) for x in xs]
+        self.weights = [size / sum(self.sizes) for size in self.sizes]
         with torch.random.fork_rng():
             self.seed = torch.randint(2**31, ())
 
@@ -162,6 +165,15 @@ class _Passes:
         primals = tuple(p.detach() for p in self.tensors)
         z, tangent = jvp(lambda *ts: self.logits(i, ts), primals, tuple(direction))[:2]
         return z, tangent
+
+    @property
+    def mine(self) -> range:
+        """The chunks of this process."""
+        return mine(len(self.xs))
+
+    def gathered(self, parts: Mapping[int, Tensor]) -> Tensor:
+        """What was found for each example, out of the chunks of all processes."""
+        return gathered(parts, self.sizes, self.tensors[0])
 
     def operator(self, product: Callable[[Tensor], Tensor], problem=None) -> SymmetricOperator:
         return SymmetricOperator((self.m, self.m), self.dtype, self.device, product, problem)
@@ -252,37 +264,42 @@ def linearize(
     kept: dict[int, _Graph] = {}
     values = torch.zeros((), dtype=passes.dtype, device=passes.device)
     gradient = torch.zeros(passes.m, dtype=passes.dtype, device=passes.device)
-    logits, cotangents = [], []
+    logits, cotangents = {}, {}
     per_example = 0.0
-    for i in range(len(pairs)):
-        with _saved_bytes() if not i else contextlib.nullcontext({}) as saved:
+    for i in passes.mine:
+        with contextlib.nullcontext({}) if logits else _saved_bytes() as saved:
             value, graph = build(i)
         values += value
         gradient += flatten(s.detach() for s in graph.slopes)
-        logits.append(graph.z.detach())
-        cotangents.append(graph.cotangents.detach())
+        logits[i] = graph.z.detach()
+        cotangents[i] = graph.cotangents.detach()
         per_example = per_example or sum(saved.values()) / len(graph.z)
-        if per_example * sum(map(len, logits)) <= cache_bytes:
+        if per_example * sum(map(len, logits.values())) <= cache_bytes:
             kept[i] = graph
-    classes = logits[0].shape[1]
+    summed(values, gradient)
+    z = passes.gathered(logits)
+    logit_gradients = passes.gathered(cotangents) * len(z)
+    classes = z.shape[1]
 
     @torch.enable_grad()
     def hessian_product(v: Tensor) -> Tensor:
         direction = unflatten(v, passes.tensors)
         total = torch.zeros_like(v)
-        for i in range(len(pairs)):
+        for i in passes.mine:
             graph = kept[i] if i in kept else build(i)[1]
             if (inner := graph.along(direction)) is not None:
                 total += flatten(_gradient(inner, tensors, retain_graph=i in kept))
+        summed(total)
         return total
 
     @torch.enable_grad()
     def jacobian_product(u: Tensor) -> Tensor:
         total = torch.zeros(passes.m, dtype=passes.dtype, device=passes.device)
-        for i, weight in enumerate(passes.weights):
+        for i in passes.mine:
             z = kept[i].z if i in kept else passes.logits(i, tensors)
-            value = (z.mean(0) @ u) * weight
+            value = (z.mean(0) @ u) * passes.weights[i]
             total += flatten(_gradient(value, tensors, retain_graph=i in kept))
+        summed(total)
         return total
 
     @torch.enable_grad()
@@ -297,25 +314,30 @@ def linearize(
 
     def transposed_product(v: Tensor) -> Tensor:
         direction = unflatten(v, passes.tensors)
-        means = [w * tangents(i, direction).mean(0) for i, w in enumerate(passes.weights)]
-        return torch.stack(means).sum(0)
+        total = torch.zeros(classes, dtype=passes.dtype, device=passes.device)
+        for i in passes.mine:
+            total += passes.weights[i] * tangents(i, direction).mean(0)
+        summed(total)
+        return total
 
     @torch.enable_grad()
     def gauss_newton_product(v: Tensor) -> Tensor:
         direction = unflatten(v, passes.tensors)
         total = torch.zeros_like(v)
-        for i, (_, y) in enumerate(pairs):
+        for i in passes.mine:
             z = kept[i].z if i in kept else passes.logits(i, tensors)
+            y = pairs[i][1]
             weighted = logit_hessian_product(loss, z, y, tangents(i, direction))  # M Jᵀv / n
             value = (z * weighted).sum() * passes.weights[i]
             total += flatten(_gradient(value, tensors, retain_graph=i in kept))
+        summed(total)
         return total
 
     return Linearization(
         values,
         gradient,
-        torch.cat(logits),
-        torch.cat(cotangents) * sum(map(len, logits)),
+        z,
+        logit_gradients,
         passes.operator(hessian_product, (model, loss, pairs)),
         passes.operator(gauss_newton_product),
         MeanJacobian(
@@ -383,9 +405,10 @@ def hessian(
     def product(v: Tensor) -> Tensor:
         direction = unflatten(v, passes.tensors)
         total = torch.zeros_like(v)
-        for i in range(len(pairs)):
+        for i in passes.mine:
             if (inner := build(i)[1].along(direction)) is not None:
                 total += flatten(_gradient(inner, tensors))
+        summed(total)
         return total
 
     return passes.operator(product, (model, loss, pairs))
@@ -406,13 +429,14 @@ def gauss_newton(
     def product(v: Tensor) -> Tensor:
         direction = unflatten(v, passes.tensors)
         total = torch.zeros_like(v)
-        for i, (_, y) in enumerate(pairs):
+        for i in passes.mine:
             _, tangent = passes.tangent(i, direction)  # Jᵀv, (n, C)
             z = passes.logits(i)
-            weighted = logit_hessian_product(loss, z.detach(), y, tangent)  # M Jᵀv / n
+            weighted = logit_hessian_product(loss, z.detach(), pairs[i][1], tangent)  # M Jᵀv / n
             total += passes.weights[i] * flatten(
                 _gradient((z * weighted).sum(), passes.tensors)
             )  # J M Jᵀv
+        summed(total)
         return total
 
     return passes.operator(product, (model, loss, pairs))
@@ -442,16 +466,18 @@ def mean_jacobian(model: nn.Module, x: object, *, chunk: int = CHUNK) -> MeanJac
     @torch.enable_grad()
     def matvec(u: Tensor) -> Tensor:
         total = torch.zeros(passes.m, dtype=passes.dtype, device=passes.device)
-        for i, weight in enumerate(passes.weights):
-            value = (passes.logits(i).mean(0) @ u) * weight
+        for i in passes.mine:
+            value = (passes.logits(i).mean(0) @ u) * passes.weights[i]
             total += flatten(_gradient(value, passes.tensors))
+        summed(total)
         return total
 
     def rmatvec(v: Tensor) -> Tensor:
         direction = unflatten(v, passes.tensors)
         total = torch.zeros(classes, dtype=passes.dtype, device=passes.device)
-        for i, weight in enumerate(passes.weights):
-            total += weight * passes.tangent(i, direction)[1].mean(0)
+        for i in passes.mine:
+            total += passes.weights[i] * passes.tangent(i, direction)[1].mean(0)
+        summed(total)
         return total
 
     return MeanJacobian((passes.m, classes), passes.dtype, passes.device, matvec, rmatvec)
@@ -464,13 +490,15 @@ def jacobian_products(
     passes = _Passes(model, input_chunks(x, chunk))
     direction = unflatten(v, passes.tensors)
     with torch.no_grad():
-        parts = [passes.tangent(i, direction) for i in range(len(passes.xs))]
-    return torch.cat([z for z, _ in parts]), torch.cat([t for _, t in parts])
+        parts = {i: passes.tangent(i, direction) for i in passes.mine}
+    z, tangents = ({i: pair[k] for i, pair in parts.items()} for k in (0, 1))
+    return passes.gathered(z), passes.gathered(tangents)
 
 
 def input_chunks(x: object, chunk: int = CHUNK) -> list[Tensor]:
     """Inputs as a list of chunks: a tensor split, an iterable of tensors as it is."""
-    xs = list(x.split(chunk)) if isinstance(x, Tensor) else list(x)  # type: ignore[call-overload]
+    split = x.split(share(len(x), chunk)) if isinstance(x, Tensor) else x
+    xs = list(split)  # type: ignore[call-overload]
     if not xs or any(len(part) == 0 for part in xs):
         raise ValueError("expected a tensor of inputs or a non-empty iterable of such tensors")
     return xs
@@ -484,14 +512,14 @@ def mean_jacobian_gram(model: nn.Module, x: object, *, chunk: int = CHUNK) -> Te
     that is C·m numbers.
     """
     passes = _Passes(model, input_chunks(x, chunk))
-    jacobian: Tensor | None = None
-    for i, weight in enumerate(passes.weights):
-        mean = passes.logits(i).mean(0) * weight
-        rows = torch.stack(
-            [flatten(_gradient(z, passes.tensors, retain_graph=True)) for z in mean.unbind()]
-        )
-        jacobian = rows if jacobian is None else jacobian.add_(rows)
-    assert jacobian is not None
+    with torch.no_grad():
+        classes = passes.logits(0).shape[1]
+    jacobian = torch.zeros(classes, passes.m, dtype=passes.dtype, device=passes.device)
+    for i in passes.mine:
+        mean = passes.logits(i).mean(0) * passes.weights[i]
+        for row, z in zip(jacobian, mean.unbind(), strict=True):
+            row += flatten(_gradient(z, passes.tensors, retain_graph=True))
+    summed(jacobian)
     return gram(jacobian)
 
 
@@ -516,15 +544,16 @@ def loss_and_gradient(
     """
     pairs = chunks(data, chunk)
     passes = _Passes(model, [x for x, _ in pairs])
-    total, slope, logits = torch.zeros((), device=passes.device), None, []
-    for i, (_, y) in enumerate(pairs):
+    total = torch.zeros((), dtype=passes.dtype, device=passes.device)
+    slope = torch.zeros(passes.m, dtype=passes.dtype, device=passes.device)
+    logits = {}
+    for i in passes.mine:
         with torch.autocast(passes.device.type, torch.bfloat16, enabled=autocast):
             z = passes.logits(i)
         z = z.to(passes.dtype)
-        value = loss(z, y) * passes.weights[i]
-        part = flatten(_gradient(value, passes.tensors))
-        slope = part if slope is None else slope.add_(part)
-        total = total + value.detach()
-        logits.append(z.detach())
-    assert slope is not None
-    return total, slope, torch.cat(logits)
+        value = loss(z, pairs[i][1]) * passes.weights[i]
+        slope += flatten(_gradient(value, passes.tensors))
+        total += value.detach()
+        logits[i] = z.detach()
+    summed(total, slope)
+    return total, slope, passes.gathered(logits)

@@ -25,6 +25,7 @@ from torch.func import functional_call
 
 from ijrlib.layers import ForwardPass, Layer, record
 from ijrlib.operators import flatten, gram, trainable
+from ijrlib.parallel import gathered, mine, share
 
 WORK_BYTES = 1 << 26
 """Size of all δ of the examples taken at a time: 64 MiB, and up to four times as much where fewer
@@ -62,9 +63,9 @@ def jacobian_grams(model: nn.Module, x: Tensor, *, chunk: int | None = None) -> 
         raise ValueError("expected at least one example, got none")
     probe = record(model, x[:2], trainable(model))
     _check_independence(probe)
-    return torch.cat(
-        [_grams(model, part, probe.layered) for part in x.split(chunk or _examples(probe))]
-    )
+    parts = x.split(share(len(x), chunk or _examples(probe)))
+    found = {i: _grams(model, parts[i], probe.layered) for i in mine(len(parts))}
+    return gathered(found, [len(part) for part in parts], x.new_empty(0, dtype=torch.float64))
 
 
 def _check_independence(probe: ForwardPass) -> None:

@@ -18,13 +18,14 @@ normalization for example, are those of the pass at θ alone, as is the practice
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from ijrlib.operators import Loss, chunks, trainable
+from ijrlib.parallel import gathered, mine, summed
 
 
 @dataclass(frozen=True)
@@ -148,19 +149,20 @@ def plain(
     """
     tensors = list(trainable(model).values())
     total = [torch.zeros_like(p) for p in tensors]
-    value, logits = 0.0, []
-    for part_x, part_y in chunks((x, y), chunk):
+    value, logits, parts = _zero(tensors[0]), {}, chunks((x, y), chunk)
+    for i in mine(len(parts)):
+        part_x, part_y = parts[i]
         share = len(part_x) / len(x)
         z = _logits(model, part_x, autocast)
         objective = z.new_zeros(())
         if loss is not None:
             objective = loss(z, part_y) * share
-            value += float(objective.detach())
+            value += objective.detach()
         if along is not None:
             objective = objective + z.mean(0) @ along.to(z) * share
         _add(total, torch.autograd.grad(objective, tensors, materialize_grads=True))
-        logits.append(z.detach())
-    return Direction(value, torch.cat(logits), total)
+        logits[i] = z.detach()
+    return _direction(value, logits, total, parts)
 
 
 @torch.enable_grad()
@@ -187,8 +189,9 @@ def ejr(
         with _kept_buffers(model):
             fixed = plain(model, None, x, y, chunk=chunk, autocast=autocast, along=u).gradient
     total = [torch.zeros_like(p) for p in tensors]
-    value, logits = 0.0, []
-    for part_x, part_y in parts:
+    value, logits = _zero(tensors[0]), {}
+    for i in mine(len(parts)):
+        part_x, part_y = parts[i]
         share = len(part_x) / len(x)
         z = _logits(model, part_x, autocast)
         part = loss(z, part_y) * share
@@ -200,9 +203,9 @@ def ejr(
         else:
             penalty = 2 * sum((s * v).sum() for s, v in zip(slopes, fixed, strict=True))
         _add(total, torch.autograd.grad(part + weight * penalty, tensors, materialize_grads=True))
-        value += float(part.detach())
-        logits.append(z.detach())
-    return Direction(value, torch.cat(logits), total)
+        value += part.detach()
+        logits[i] = z.detach()
+    return _direction(value, logits, total, parts)
 
 
 def ejr_two_steps(
@@ -243,6 +246,23 @@ def sam(
     with _perturbed(model, before.gradient, rho):
         after = plain(model, loss, x, y, chunk=chunk, autocast=autocast)
     return Direction(before.loss, before.logits, after.gradient)
+
+
+def _zero(like: Tensor) -> Tensor:
+    """Where losses are added up, in double precision."""
+    return torch.zeros((), dtype=torch.float64, device=like.device)
+
+
+def _direction(
+    value: Tensor,
+    logits: Mapping[int, Tensor],
+    total: list[Tensor],
+    parts: Sequence[tuple[Tensor, Tensor]],
+) -> Direction:
+    """Out of what each process has found for its chunks."""
+    summed(value, *total)
+    z = gathered(logits, [len(x) for x, _ in parts], value[None])
+    return Direction(float(value), z, total)
 
 
 def _add(total: Sequence[Tensor], parts: Sequence[Tensor]) -> None:

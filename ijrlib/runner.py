@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import math
 import platform
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ijrlib import datasets, embedding, machine, networks, store
+from ijrlib import datasets, embedding, machine, networks, parallel, store
 from ijrlib.checkpoint import Checkpoint, termination
 from ijrlib.config import RunConfig
 from ijrlib.measures import MEASURES, State, Values, evaluate
@@ -44,7 +46,8 @@ def run(
 
     Checkpoints under ``<runs_dir>/.checkpoints`` let a killed run go on to the same numbers; on
     SIGTERM a last one is written.  A run whose loss is no longer finite is stored up to that step
-    with the status "diverged".
+    with the status "diverged".  Under ``torchrun`` the processes share the chunks of the run
+    (:mod:`ijrlib.parallel`); they need a common file system, and the first of them writes.
 
     Args:
         device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:0" and so on.
@@ -54,27 +57,39 @@ def run(
 
     Raises:
         ValueError: for a device that is unknown or not there, or a network and data that do not
-            fit; for checkpoints that are there but not whole.
+            fit; for checkpoints that are there but not whole; for a network with running statistics
+            and several processes.
         FileNotFoundError: where the data is not found.
         PermissionError: where ``runs_dir`` cannot be written to.
         RunIsBusy: where another process trains this run.
         SystemExit: 143, after SIGTERM.
     """
-    target = resolve_device(device)
+    target = parallel.join(resolve_device(device))
     machine.keep_freed_memory()
     checkpoint = Checkpoint(store.runs_dir(runs_dir), config)
-    with checkpoint.alone(), termination() as terminated:
-        return _run(config, target, checkpoint, terminated, checkpoint_seconds, download)
+    with contextlib.ExitStack() as stack:
+        scratch = checkpoint.path.parent
+        if parallel.rank():
+            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        else:
+            stack.enter_context(checkpoint.alone())
+        terminated = stack.enter_context(termination())
+        _run(config, target, checkpoint, scratch, terminated, checkpoint_seconds, download)
+    parallel.wait()
+    return store.load(config, runs_dir)
 
 
 def _run(
     config: RunConfig,
     target: torch.device,
     checkpoint: Checkpoint,
+    scratch: Path,
     terminated: Callable[[], bool],
     checkpoint_seconds: float,
     download: bool,
-) -> store.Run:
+) -> None:
+    """Train one configuration; what is the first process' alone, it stores."""
+    first = parallel.rank() == 0
     dtype = getattr(torch, config.dtype)
     shape, classes = networks.INPUT_SHAPES[config.network], networks.CLASSES[config.network]
     data = datasets.load(
@@ -91,6 +106,11 @@ def _run(
     model = networks.build(config.network, config.init, config.seed, dtype).to(target)
     model = model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     initial = _flat(model)
+    if parallel.processes() > 1 and any(True for _ in model.buffers()):
+        raise ValueError(
+            f"network: expected one without running statistics for several processes, got "
+            f"{config.network}"
+        )
 
     optimizer = torch.optim.SGD(
         trainable(model).values(),
@@ -99,7 +119,9 @@ def _run(
         weight_decay=config.weight_decay,
     )
     points = Trajectory(
-        checkpoint.path.with_suffix(".points"), config.measured_steps("trajectory"), len(initial)
+        scratch / checkpoint.path.with_suffix(".points").name,
+        config.measured_steps("trajectory"),
+        len(initial),
     )
     saved = checkpoint.load()
     recorder = _Recorder(config)
@@ -113,7 +135,8 @@ def _run(
         memory = {name: value.to(target) for name, value in saved["memory"].items()}
         start, resumed, spent = saved["step"], saved["resumed"] + 1, saved["seconds"]
         versions = saved["versions"] + [v for v in versions if v != saved["versions"][-1]]
-        points.check(start)
+        if first:
+            points.check(start)
 
     began = time.monotonic()
     written = began
@@ -143,6 +166,7 @@ def _run(
         unit="step",
         mininterval=0.5 if sys.stderr.isatty() else 30.0,
         miniters=1,
+        disable=not first,
     )
 
     def save(step: Step) -> None:
@@ -165,10 +189,11 @@ def _run(
             diverged_at = step.step
             break
         # θ(t) is in the model, and nothing of step t is recorded yet: the state to resume from
-        if terminated():
-            save(step)
+        if parallel.any_of(terminated(), target):
+            if first:
+                save(step)
             raise SystemExit(TERMINATED)
-        if time.monotonic() - written >= checkpoint_seconds and step.step > start:
+        if first and time.monotonic() - written >= checkpoint_seconds and step.step > start:
             save(step)
             written = time.monotonic()
         due = recorder.due(step.step)
@@ -184,6 +209,8 @@ def _run(
         bar.set_postfix(shown, refresh=False)
         bar.update()
     bar.close()
+    if not first:
+        return
 
     series, arrays = recorder.series(), recorder.stacked()
     path, path_accuracy = _path(points, series, diverged=diverged_at is not None)
@@ -198,6 +225,7 @@ def _run(
         "device": torch.cuda.get_device_name(target) if target.type == "cuda" else "cpu",
         "processor": machine.processor(),
         "threads": torch.get_num_threads(),
+        "processes": parallel.processes(),
         "wall_seconds": round(spent + time.monotonic() - began, 1),
         "resumed": resumed,
         "parameters": len(initial),
@@ -205,10 +233,9 @@ def _run(
         **path_accuracy,
     }
     run = store.Run(config, series, arrays | path, provenance)
-    folder = store.save(run, checkpoint.path.parents[1])
+    store.save(run, checkpoint.path.parents[1])
     checkpoint.remove()
     points.remove()
-    return store.load(folder)
 
 
 def resolve_device(device: str) -> torch.device:

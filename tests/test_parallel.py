@@ -1,0 +1,141 @@
+"""Several processes: what they find is what one process finds, to the rounding of a sum."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from ijrlib import config as configuration
+from ijrlib import parallel, runner, store
+from ijrlib.config import RunConfig
+
+SCRIPT = """
+import sys
+import torch
+from ijrlib import runner
+from ijrlib.config import RunConfig
+
+torch.set_num_threads(1)
+for text in sys.argv[2:]:
+    runner.run(RunConfig.from_json(text), "cpu", sys.argv[1])
+"""
+SMALL = RunConfig(
+    dataset="digits",
+    examples=30,
+    network="3fcn_mnist",
+    lr=0.05,
+    steps=2,
+    dtype="float64",
+    chunk=7,
+    probe=20,
+    test_examples=20,
+)
+EVERY_MEASURE = SMALL.replace(
+    measures={name: [(0, 3, 2)] for name in configuration.MEASURES if name != "autocast_check"}
+)
+REGULARIZED = [
+    SMALL.replace(batch_size=16, steps=6, measures={"accuracy": [(0, 7, 1)]}, **fields)
+    for fields in (
+        {"regularizer": "ejr", "ejr_weight": 0.05, "momentum": 0.9},
+        {"regularizer": "ejr_v2", "rho": 0.5, "mu": 0.1},
+        {"regularizer": "sam", "rho": 0.1},
+    )
+]
+
+
+def torchrun(folder, *configs: RunConfig, processes: int = 2) -> list[str]:
+    script = folder / "train.py"
+    script.write_text(SCRIPT)
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    words += [f"--nproc-per-node={processes}", str(script), str(folder / "several")]
+    return [*words, *(config.to_json() for config in configs)]
+
+
+def assert_same(one: store.Run, several: store.Run, rtol: float) -> None:
+    assert list(one.series.columns) == list(several.series.columns)
+    for name in one.series:
+        np.testing.assert_allclose(
+            several.series[name], one.series[name], rtol=rtol, atol=1e-12, err_msg=name
+        )
+    assert one.arrays.keys() == several.arrays.keys()
+    for name, value in one.arrays.items():
+        if name != "trajectory_umap":
+            np.testing.assert_allclose(
+                several.arrays[name], value, rtol=rtol, atol=1e-9, err_msg=name
+            )
+
+
+def test_two_processes_measure_and_train_as_one_does(tmp_path):
+    configs = [EVERY_MEASURE, *REGULARIZED]
+    subprocess.run(torchrun(tmp_path, *configs), check=True, capture_output=True, timeout=600)
+    for config in configs:
+        one = runner.run(config, "cpu", tmp_path / "one")
+        several = store.load(config, tmp_path / "several")
+        assert several.provenance["processes"] == 2
+        assert one.provenance["processes"] == 1
+        assert_same(one, several, rtol=1e-6)
+    assert not list((tmp_path / "several" / ".checkpoints").iterdir())
+
+
+def test_more_processes_than_examples_change_nothing(tmp_path):
+    config = SMALL.replace(
+        network="6cnn", examples=2, probe=2, batch_size=2, measures={"curvature": [(0, 3, 1)]}
+    )
+    command = torchrun(tmp_path, config, processes=3)
+    subprocess.run(command, check=True, capture_output=True, timeout=600)
+    one = runner.run(config, "cpu", tmp_path / "one")
+    assert_same(one, store.load(config, tmp_path / "several"), rtol=1e-6)
+
+
+def test_terminated_processes_leave_one_checkpoint_and_go_on_from_it(tmp_path):
+    config = SMALL.replace(steps=400, measures={"norms": [(0, 401, 50)], "trajectory": [(0, 9, 1)]})
+    with subprocess.Popen(
+        torchrun(tmp_path, config), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        points = tmp_path / "several" / ".checkpoints" / f"{config.name}.points"
+        until = time.monotonic() + 120
+        while not points.exists() and time.monotonic() < until:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=120) != 0
+    assert store.find(tmp_path / "several") == []
+    assert points.with_suffix(".pt").is_file()
+    subprocess.run(torchrun(tmp_path, config), check=True, capture_output=True, timeout=600)
+    resumed = store.load(config, tmp_path / "several")
+    assert resumed.provenance["resumed"] == 1
+    assert_same(runner.run(config, "cpu", tmp_path / "one"), resumed, rtol=1e-6)
+
+
+def test_running_statistics_and_several_processes_are_refused(tmp_path):
+    config = SMALL.replace(network="wrn10_2", batch_size=16)
+    done = subprocess.run(torchrun(tmp_path, config), capture_output=True, text=True, timeout=600)
+    assert done.returncode != 0
+    assert "expected one without running statistics for several processes" in done.stderr
+    assert store.find(tmp_path / "several") == []
+
+
+# -- one process -----------------------------------------------------------------------------------
+
+
+def test_by_itself_a_process_has_all_chunks_and_sums_nothing():
+    assert parallel.processes() == 1 and parallel.rank() == 0
+    assert list(parallel.mine(3)) == [0, 1, 2]
+    assert parallel.share(100, 30) == 30
+    ones = torch.ones(3)
+    parallel.summed(ones)
+    torch.testing.assert_close(ones, torch.ones(3))
+    parts = {1: torch.tensor([2.0]), 0: torch.tensor([0.0, 1.0])}
+    assert parallel.gathered(parts, [2, 1], ones).tolist() == [0, 1, 2]
+    assert parallel.any_of(True, torch.device("cpu"))
+    parallel.wait()
+    assert parallel.join(torch.device("cpu")) == torch.device("cpu")
+
+
+@pytest.mark.parametrize(("size", "expected"), [("1", False), ("2", True)])
+def test_torchrun_announces_itself_by_the_environment(monkeypatch, size, expected):
+    monkeypatch.setenv("WORLD_SIZE", size)
+    assert parallel.announced() is expected
