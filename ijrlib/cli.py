@@ -103,8 +103,11 @@ def run(
 
         if threads is not None:
             torch.set_num_threads(threads)
+        from ijrlib import parallel
+
         for done in experiments.runs(figure, scale, device, seed, runs_dir=runs_dir):
-            typer.echo(f"{done.provenance['status']}: {done.path}")
+            if parallel.rank() == 0:
+                typer.echo(f"{done.provenance['status']}: {done.path}")
     if not configs:
         typer.echo(f"{figure} needs no run")
 

@@ -31,6 +31,30 @@ TORCHVISION = {  # name -> class of torchvision.datasets, its folder
 DATASETS = (*TORCHVISION, "digits")
 SPLITS = ("train", "test")
 
+ORIGINAL = {  # (data set, split): size of the images in bytes, SHA-256 of images and labels
+    ("mnist", "train"): (
+        47_040_016,
+        "c5097fdd51cfdbe7695fd9df3612695696864b5c424f58d843ffdc5d335e9914",
+    ),
+    ("mnist", "test"): (
+        7_840_016,
+        "18489308deedfe2f7bd3a11e599a597126f161d991b1ffcffb71642aa76f7f62",
+    ),
+    ("fashion_mnist", "train"): (
+        47_040_016,
+        "d9ef4273af5c2e360155dad0c06bd939447bf37a6620db007d69fc79e4732045",
+    ),
+    ("fashion_mnist", "test"): (
+        7_840_016,
+        "30214f3fe91405cb8ea60b11ecf0914a65dd6a6ca8e13c13a62eb434f2d9fe56",
+    ),
+}
+"""The files as they are published, where torchvision checks no sum of its own."""
+
+
+class DamagedData(ValueError):
+    """The data is there but was cut off or changed."""
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -80,7 +104,9 @@ def load(
     parent folder of the package). `download=True` lets torchvision fetch what is missing.
 
     Raises ValueError for an unknown name or split, a shape or number of classes that the data set
-    cannot give, or more examples than there are; FileNotFoundError where the data is not found.
+    cannot give, or more examples than there are; FileNotFoundError where the data is not found;
+    DamagedData where its files can't be read, or have the size of the published ones and not their
+    checksum.
     """
     if name not in DATASETS:
         raise ValueError(f"unknown data set {name!r}; expected one of {', '.join(DATASETS)}")
@@ -194,8 +220,8 @@ def _read_torchvision(name: str, split: str, folder: Path, download: bool) -> _S
     cls = getattr(torchvision_datasets(), class_name)
     try:
         data = cls(str(folder), train=split == "train", download=download)
-    except RuntimeError as error:
-        raise FileNotFoundError(
+    except (RuntimeError, ValueError, AssertionError, EOFError) as error:
+        raise DamagedData(
             f"{name} in {folder / subfolder} is incomplete or damaged ({error}); remove the folder "
             f"and download it again"
         ) from error
@@ -204,18 +230,39 @@ def _read_torchvision(name: str, split: str, folder: Path, download: bool) -> _S
         files = [f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte"]
     else:
         files = [file for file, _ in (data.train_list if split == "train" else data.test_list)]
+    sum_ = _sha256(folder / subfolder / file for file in files)
+    size, original = ORIGINAL.get((name, split), (0, ""))
+    if size == (folder / subfolder / files[0]).stat().st_size and sum_ != original:
+        raise DamagedData(
+            f"{name}: {' and '.join(files)} in {folder / subfolder} have the size of the published "
+            f"files, but SHA-256 {sum_} instead of {original}; remove the folder and download it "
+            f"again"
+        )
     images = np.asarray(data.data)
     return _Split(
         images=images if images.ndim == 4 else images[..., None],
         labels=np.asarray(data.targets, dtype=np.int64),
         source=" ".join(f"{subfolder}/{file}" for file in files),
         note="",
-        sha256=_sha256(folder / subfolder / file for file in files),
+        sha256=sum_,
     )
 
 
 def _read_parquet(path: Path) -> _Split:
     """Hugging Face's layout: an image column of {bytes, path}, a label column of integers."""
+    from PIL import UnidentifiedImageError
+    from pyarrow import ArrowException
+
+    try:
+        return _decoded(path)
+    except (ArrowException, OSError, UnidentifiedImageError) as error:
+        raise DamagedData(
+            f"expected a whole Parquet file of images, but {path} can't be read ({error}); remove "
+            f"it and download it again"
+        ) from error
+
+
+def _decoded(path: Path) -> _Split:
     from PIL import Image
     from PIL.JpegImagePlugin import JpegImageFile
     from pyarrow import parquet

@@ -57,8 +57,8 @@ def run(
 
     Raises:
         ValueError: for a device that is unknown or not there, or a network and data that do not
-            fit; for checkpoints that are there but not whole; for a network with running statistics
-            and several processes.
+            fit; for checkpoints that are there but not whole, or were trained on other data; for a
+            network with running statistics and several processes.
         FileNotFoundError: where the data is not found.
         PermissionError: where ``runs_dir`` cannot be written to.
         RunIsBusy: where another process trains this run.
@@ -133,6 +133,12 @@ def _run(
         optimizer.load_state_dict(saved["optimizer"])
         recorder.restore(saved["rows"], saved["arrays"])
         memory = {name: value.to(target) for name, value in saved["memory"].items()}
+        if (begun := saved["data"]) != data.source["sha256"]:
+            raise ValueError(
+                f"data: the checkpoint of {config.name} is of files with SHA-256 {begun}, got "
+                f"{data.source['sha256']}; bring them back, or remove {checkpoint.path} to start "
+                f"over"
+            )
         start, resumed, spent = saved["step"], saved["resumed"] + 1, saved["seconds"]
         versions = saved["versions"] + [v for v in versions if v != saved["versions"][-1]]
         if first:
@@ -181,6 +187,7 @@ def _run(
             },
             resumed=resumed,
             versions=versions,
+            data=data.source["sha256"],
             seconds=spent + time.monotonic() - began,
         )
 

@@ -18,17 +18,22 @@ import json
 import os
 import shutil
 import tempfile
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from pyarrow import ArrowException, parquet
 
 from ijrlib.config import RunConfig
 
 FORMAT = 1
 FILES = ("series.parquet", "arrays.npz")
+LIMIT_BYTES = 1 << 30
+"""Memory that a run's series or its arrays may take, hundreds of times what the book's do: a small
+file can hold far more than fits."""
 
 
 class MissingRun(FileNotFoundError):
@@ -80,12 +85,7 @@ def save(run: Run, runs_dir: str | Path | None = None) -> Path:
     Raises:
         ValueError: where the series has no ``step`` column or its steps do not increase.
     """
-    steps = run.series.get("step")
-    if steps is None or not steps.is_monotonic_increasing or not steps.is_unique:
-        raise ValueError(
-            "series: expected a column 'step' with increasing values, got columns "
-            f"{list(run.series.columns)}"
-        )
+    _check_steps(run.series)
     parent = _runs_dir(runs_dir)
     parent.mkdir(parents=True, exist_ok=True)
     target = parent / run.config.name
@@ -120,7 +120,10 @@ def load(run: RunConfig | str | Path, runs_dir: str | Path | None = None) -> Run
     Raises:
         MissingRun: there is no such folder, or it is empty.
         DamagedRun: a file is missing or changed, the configuration does not match the folder's
-            name, or the format is another one; the message says which.
+            name, the format is another one, or what it holds are no numbers by step or too many of
+            them; the message says which.
+
+    A folder from elsewhere can be loaded safely: what it holds is read as numbers and text.
     """
     folder = _runs_dir(runs_dir) / run.name if isinstance(run, RunConfig) else Path(run)
     if not folder.is_dir() or not any(folder.iterdir()):
@@ -142,10 +145,51 @@ def load(run: RunConfig | str | Path, runs_dir: str | Path | None = None) -> Run
             raise DamagedRun(
                 f"{folder}: {name} has SHA-256 {found}, run.json says {sums.get(name)}"
             )
-    series = pd.read_parquet(folder / "series.parquet")
-    with np.load(folder / "arrays.npz", allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
-    return Run(config, series, arrays, provenance, folder)
+    if not isinstance(provenance, dict):
+        raise DamagedRun(f"{folder}: expected provenance by name, got {provenance!r}")
+    return Run(config, _series(folder), _arrays(folder), provenance, folder)
+
+
+def _series(folder: Path) -> pd.DataFrame:
+    """The series of a run, if it is what :func:`save` writes."""
+    try:
+        with parquet.ParquetFile(folder / "series.parquet") as file:
+            size = 8 * file.metadata.num_rows * file.metadata.num_columns
+            if size > LIMIT_BYTES:
+                raise ValueError(f"expected at most {LIMIT_BYTES} bytes, got {size}")
+            series = file.read().to_pandas()
+        _check_steps(series)
+        if words := [name for name, kind in series.dtypes.items() if kind.kind not in "fiu"]:
+            raise ValueError(f"expected numbers, got something else in {', '.join(words)}")
+    except (ValueError, OSError, ArrowException) as error:
+        raise DamagedRun(f"{folder}: series.parquet: {error}") from None
+    return series
+
+
+def _arrays(folder: Path) -> dict[str, np.ndarray]:
+    """The arrays of a run, if they are what :func:`save` writes."""
+    path = folder / "arrays.npz"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(part.file_size for part in archive.infolist())
+        if size > LIMIT_BYTES:
+            raise ValueError(f"expected at most {LIMIT_BYTES} bytes, got {size}")
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        if words := [name for name, array in arrays.items() if array.dtype.kind not in "fiub"]:
+            raise ValueError(f"expected numbers, got something else in {', '.join(words)}")
+    except (ValueError, OSError, zipfile.BadZipFile) as error:
+        raise DamagedRun(f"{folder}: arrays.npz: {error}") from None
+    return arrays
+
+
+def _check_steps(series: pd.DataFrame) -> None:
+    steps = series.get("step")
+    if steps is None or not steps.is_monotonic_increasing or not steps.is_unique:
+        raise ValueError(
+            "series: expected a column 'step' with increasing values, got columns "
+            f"{list(series.columns)}"
+        )
 
 
 def find(runs_dir: str | Path | None = None, **fields: Any) -> list[Run]:

@@ -1,5 +1,6 @@
 """Faults, each caused: nothing is lost, nothing half-written, and the next run succeeds."""
 
+import dataclasses
 import errno
 import fcntl
 import os
@@ -12,10 +13,11 @@ import time
 
 import pytest
 import torch
+from test_datasets import write_mnist
 from test_runner import TINY, assert_same_numbers, interrupt
 
 from ijrlib import checkpoint as room
-from ijrlib import machine, runner, store
+from ijrlib import datasets, machine, runner, store
 from ijrlib.checkpoint import Checkpoint
 from ijrlib.store import RunIsBusy
 
@@ -237,3 +239,37 @@ def test_a_run_that_is_resumed_twice_says_so(tmp_path, monkeypatch, whole):
     assert run.provenance["resumed"] == 2
     assert_same_numbers(whole, run)
     assert machine.code_version()["commit"] == run.provenance["commit"]
+
+
+def test_a_run_goes_on_with_its_own_data_alone(tmp_path, monkeypatch, whole):
+    """A data file that changed between the two halves of a run."""
+    saved = cut(monkeypatch, tmp_path)
+    load = datasets.load
+
+    def changed(*args, **how):
+        data = load(*args, **how)
+        return dataclasses.replace(data, source=data.source | {"sha256": "another"})
+
+    with monkeypatch.context() as patch:
+        patch.setattr(datasets, "load", changed)
+        with pytest.raises(ValueError, match=r"data: the checkpoint .* got another; bring them"):
+            runner.run(TINY, "cpu", tmp_path)
+    assert store.find(tmp_path) == []
+    assert saved.load() is not None
+    assert_same_numbers(whole, runner.run(TINY, "cpu", tmp_path))
+
+
+def test_damaged_data_leaves_nothing_behind_and_a_whole_file_runs(tmp_path, monkeypatch):
+    data, runs = tmp_path / "data", tmp_path / "runs"
+    monkeypatch.setenv("IJR_DATA", str(data))
+    datasets._read.cache_clear()
+    config = TINY.replace(dataset="mnist", examples=20, probe=10, test_examples=0)
+    write_mnist(data)
+    file = data / "MNIST" / "raw" / "train-images-idx3-ubyte"
+    content = file.read_bytes()
+    file.write_bytes(content[:-100])
+    with pytest.raises(datasets.DamagedData, match="download it again"):
+        runner.run(config, "cpu", runs)
+    assert not [path for path in runs.rglob("*") if path.is_file()]
+    file.write_bytes(content)
+    assert runner.run(config, "cpu", runs).provenance["status"] == "complete"

@@ -328,7 +328,7 @@ def test_missing_data_says_where_it_was_sought_and_how_to_get_it(folder, name):
 def test_an_incomplete_folder_is_reported_as_such(folder):
     write_mnist(folder)
     (folder / "MNIST" / "raw" / "train-labels-idx1-ubyte").unlink()
-    with pytest.raises(FileNotFoundError, match="incomplete or damaged"):
+    with pytest.raises(datasets.DamagedData, match="incomplete or damaged"):
         datasets.load("mnist", 5, (1, 28, 28), 10, SEED)
 
 
@@ -420,3 +420,76 @@ sys.meta_path.insert(0, Refuse())
 """
     result = run(BROKEN.format(before=before))
     assert result.returncode != 0 and "RuntimeError: something else" in result.stderr
+
+
+# --- damaged files --------------------------------------------------------------------------------
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1 and nothing else", "cut off"])
+def test_a_parquet_file_that_is_not_whole_is_refused_with_its_path(folder, content):
+    path = folder / "cifar10" / "train.parquet"
+    write_parquet(path, images(10, 32, 32, 3), range(10), format="PNG")
+    path.write_bytes(path.read_bytes()[:-9] if content == "cut off" else content)
+    with pytest.raises(datasets.DamagedData, match=f"{path} can't be read"):
+        datasets.load("cifar10", 5, (3, 32, 32), 10, SEED)
+
+
+def test_an_image_that_cannot_be_decoded_is_refused_with_the_file_it_is_in(folder):
+    path = folder / "cifar10" / "train.parquet"
+    write_parquet(path, images(10, 32, 32, 3), range(10), format="PNG")
+    table = parquet.read_table(path).to_pylist()
+    table[3]["img"]["bytes"] = table[3]["img"]["bytes"][:20]
+    parquet.write_table(pa.Table.from_pylist(table), path)
+    with pytest.raises(datasets.DamagedData, match=f"{path} can't be read"):
+        datasets.load("cifar10", 5, (3, 32, 32), 10, SEED)
+
+
+@pytest.mark.parametrize("left", [0, 2, 1000])
+def test_a_cut_off_idx_file_is_refused(folder, left):
+    write_mnist(folder)
+    path = folder / "MNIST" / "raw" / "train-images-idx3-ubyte"
+    path.write_bytes(path.read_bytes()[:left])
+    with pytest.raises(datasets.DamagedData, match="incomplete or damaged"):
+        datasets.load("mnist", 5, (1, 28, 28), 10, SEED)
+
+
+def test_a_flipped_bit_in_files_of_the_published_size_is_found_by_their_checksum(
+    folder, monkeypatch
+):
+    write_mnist(folder)
+    files = [
+        folder / "MNIST" / "raw" / f"train-{part}-ubyte" for part in ("images-idx3", "labels-idx1")
+    ]
+    sum_ = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    size = files[0].stat().st_size
+    monkeypatch.setitem(datasets.ORIGINAL, ("mnist", "train"), (size, sum_))
+    assert datasets.load("mnist", 5, (1, 28, 28), 10, SEED).source["sha256"] == sum_
+    flip(files[0])
+    datasets._read.cache_clear()
+    with pytest.raises(datasets.DamagedData, match=f"instead of {sum_}"):
+        datasets.load("mnist", 5, (1, 28, 28), 10, SEED)
+
+
+def test_cifar_with_a_flipped_bit_is_refused_by_its_checksum(folder, monkeypatch):
+    content = pickle.dumps({"data": images(10, 3072), "labels": [*range(10)]})
+    batches = folder / "cifar-10-batches-py"
+    batches.mkdir()
+    cifar10 = datasets.torchvision_datasets().CIFAR10
+    md5 = hashlib.md5(content).hexdigest()
+    meta = pickle.dumps({"label_names": [str(i) for i in range(10)]})
+    (batches / "batches.meta").write_bytes(meta)
+    monkeypatch.setattr(cifar10, "train_list", [["data_batch_1", md5]])
+    monkeypatch.setattr(cifar10, "test_list", [])
+    monkeypatch.setitem(cifar10.meta, "md5", hashlib.md5(meta).hexdigest())
+    (batches / "data_batch_1").write_bytes(content)
+    assert len(datasets.load("cifar10", 5, (3, 32, 32), 10, SEED).x) == 5
+    flip(batches / "data_batch_1")
+    datasets._read.cache_clear()
+    with pytest.raises(datasets.DamagedData, match="incomplete or damaged"):
+        datasets.load("cifar10", 5, (3, 32, 32), 10, SEED)

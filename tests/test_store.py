@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from ijrlib import store
 from ijrlib.config import RunConfig
@@ -100,6 +102,89 @@ def other_format(folder: Path):
     document = json.loads((folder / "run.json").read_text())
     document["format"] = 99
     (folder / "run.json").write_text(json.dumps(document))
+
+
+def signed(folder: Path):
+    """As somebody would leave it who can compute a SHA-256."""
+    document = json.loads((folder / "run.json").read_text())
+    document["sha256"] = {name: store._sha256(folder / name) for name in store.FILES}
+    (folder / "run.json").write_text(json.dumps(document))
+
+
+def without_steps(folder: Path):
+    pd.DataFrame({"sharpness": [1.0]}).to_parquet(folder / "series.parquet")
+    signed(folder)
+
+
+def with_text(folder: Path):
+    pd.DataFrame({"step": [0], "sharpness": ["<script>"]}).to_parquet(folder / "series.parquet")
+    signed(folder)
+
+
+def no_parquet(folder: Path):
+    (folder / "series.parquet").write_bytes(b"something else")
+    signed(folder)
+
+
+def with_objects(folder: Path):
+    np.savez(folder / "arrays.npz", a=np.array([print], dtype=object))  # type: ignore[arg-type]
+    signed(folder)
+
+
+def with_words(folder: Path):
+    np.savez(folder / "arrays.npz", a=np.array(["text"]))
+    signed(folder)
+
+
+def no_zip(folder: Path):
+    (folder / "arrays.npz").write_bytes(b"something else")
+    signed(folder)
+
+
+def larger_than_memory(folder: Path):
+    """A few kilobytes that unpack to more than the limit."""
+    zeros = np.broadcast_to(np.zeros(1), (store.LIMIT_BYTES // 8 + 1,))
+    np.savez_compressed(folder / "arrays.npz", a=zeros)
+    signed(folder)
+
+
+def more_rows_than_memory(folder: Path):
+    rows = store.LIMIT_BYTES // 8 // 64 + 1
+    table = pa.table({f"c{i}": pa.nulls(rows, pa.float64()) for i in range(64)})
+    parquet.write_table(table, folder / "series.parquet", row_group_size=rows)
+    signed(folder)
+
+
+def no_provenance(folder: Path):
+    document = json.loads((folder / "run.json").read_text())
+    document["provenance"] = ["a", "list"]
+    (folder / "run.json").write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (without_steps, "series.parquet: series: expected a column 'step'"),
+        (with_text, "series.parquet: expected numbers, got something else in sharpness"),
+        (no_parquet, "series.parquet: "),
+        (with_objects, "arrays.npz: Object arrays cannot be loaded"),
+        (with_words, "arrays.npz: expected numbers, got something else in a"),
+        (no_zip, "arrays.npz: File is not a zip file"),
+        (larger_than_memory, "arrays.npz: expected at most"),
+        (more_rows_than_memory, "series.parquet: expected at most"),
+        (no_provenance, "expected provenance by name"),
+    ],
+)
+def test_a_folder_from_elsewhere_is_read_as_numbers_or_refused(
+    run, tmp_path, monkeypatch, damage, reason
+):
+    monkeypatch.setattr(store, "LIMIT_BYTES", 1 << 20)
+    folder = store.save(run, tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    damage(folder)
+    with pytest.raises(store.DamagedRun, match=reason):
+        store.load(folder)
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize(
