@@ -11,6 +11,7 @@ import torch
 
 from ijrlib import benchmarks, machine
 from ijrlib.benchmarks import Document, Entry
+from ijrlib.regularizer_benchmark import regularized_updates
 from ijrlib.runner import resolve_device
 from ijrlib.static_benchmarks import growth, impurity, mean_jacobian, memory, per_example
 from ijrlib.tracking_benchmarks import measurement, sharpness
@@ -24,6 +25,7 @@ BENCHMARKS: Mapping[str, Callable[[Workload], Entry]] = {
     "per-example": per_example,
     "impurity": impurity,
     "training-loop": training_loop,
+    "regularizers": regularized_updates,
     "growth": growth,
     "memory": memory,
 }

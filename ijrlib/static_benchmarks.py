@@ -8,7 +8,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,7 +30,7 @@ from ijrlib.operators import chunks, cross_entropy, mean_jacobian_gram
 from ijrlib.per_example import jacobian_norms
 from ijrlib.sharpness_bound import sharpness_bound
 from ijrlib.spectra import jacobian_norm
-from ijrlib.timing import Pairs, bare_gradient, interleaved
+from ijrlib.timing import Pairs, bare_gradient, interleaved, memory_used
 from ijrlib.workloads import Workload
 
 UNIT = "unit"
@@ -322,27 +321,9 @@ def measure_memory(images: int, device: str, threads: int) -> None:
     x.normal_(generator=generator)
     y = torch.arange(images, device=target) % 10
     model = networks.build("6cnn").to(target).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    before = _memory(target, peak=False)
+    before = memory_used(target, peak=False)
     start = time.perf_counter()
     found = curvature(model, cross_entropy, (x, y), rtol=MEMORY_RTOL)
     seconds = time.perf_counter() - start
-    used = _memory(target, peak=True) - before
+    used = memory_used(target, peak=True) - before
     print(json.dumps({"bytes": used, "seconds": seconds, "products": found.top.products}))
-
-
-def _memory(device: torch.device, peak: bool) -> int:
-    """Memory of this process on the device or in RAM, now or at its peak, in bytes.
-
-    Linux's VmHWM, as ``ru_maxrss`` begins with the peak of the parent process; where there is no
-    such file, ``ru_maxrss`` for both.
-    """
-    if device.type == "cuda":
-        return (torch.cuda.max_memory_allocated if peak else torch.cuda.memory_allocated)(device)
-    status = Path("/proc/self/status")
-    if status.is_file():
-        name = "VmHWM:" if peak else "VmRSS:"
-        line = next(line for line in status.read_text().splitlines() if line.startswith(name))
-        return 1024 * int(line.split()[1])
-    import resource  # not on Windows
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS: bytes

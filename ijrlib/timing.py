@@ -1,4 +1,4 @@
-"""Wall-clock times on an even footing: interleaved, and in units of one gradient.
+"""Wall-clock times on an even footing, interleaved and in units of one gradient; and memory.
 
 The unit is a bare loop over the chunks that computes ∇_θ L of the same model on the same data in
 the same process, timed beside what it measures.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -57,3 +58,21 @@ def bare_gradient(model: nn.Module, loss: Loss, pairs: Pairs) -> list[Tensor]:
             for sum_, part in zip(total, parts, strict=True):
                 sum_.add_(part)
     return total
+
+
+def memory_used(device: torch.device, peak: bool) -> int:
+    """Memory of this process on the device or in RAM, now or at its peak, in bytes.
+
+    Linux's VmHWM, as ``ru_maxrss`` begins with the peak of the parent process; where there is no
+    such file, ``ru_maxrss`` for both.
+    """
+    if device.type == "cuda":
+        return (torch.cuda.max_memory_allocated if peak else torch.cuda.memory_allocated)(device)
+    status = Path("/proc/self/status")
+    if status.is_file():
+        name = "VmHWM:" if peak else "VmRSS:"
+        line = next(line for line in status.read_text().splitlines() if line.startswith(name))
+        return 1024 * int(line.split()[1])
+    import resource  # not on Windows
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS: bytes

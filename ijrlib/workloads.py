@@ -47,6 +47,7 @@ class Sizes:
         growth_examples, growth_widths, growth_classes: sizes along the three axes.
         growth_images: images where another size grows.
         memory: images in the measurement of memory.
+        update: images in a mini-batch of the updates with a regularizer.
     """
 
     examples: int
@@ -75,6 +76,7 @@ class Sizes:
     growth_classes: tuple[int, ...]
     growth_images: int
     memory: int
+    update: int
 
 
 FULL = Sizes(
@@ -104,6 +106,7 @@ FULL = Sizes(
     growth_classes=(10, 20, 50, 100, 200),
     growth_images=250,
     memory=50_000,
+    update=128,
 )
 
 

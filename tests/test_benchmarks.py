@@ -19,6 +19,8 @@ from ijrlib import (
     figures,
     networks,
     peers,
+    regularizer_benchmark,
+    regularizers,
     report,
     static_benchmarks,
     tracking_benchmarks,
@@ -57,6 +59,7 @@ MINIATURE = workloads.Sizes(
     growth_classes=(10, 20),
     growth_images=16,
     memory=64,
+    update=8,
 )
 
 
@@ -81,6 +84,7 @@ def miniature(tmp_path_factory):
     environment.setattr(networks, "six_layer_cnn", small_network)
     environment.setitem(networks.NETWORKS, "6cnn", small_network)
     environment.setattr(benchmark_suite, "FULL", MINIATURE)
+    environment.setattr(regularizer_benchmark, "NETWORKS", {"SimpleCNN": "simple_cnn"})
     yield
     environment.undo()
 
@@ -104,7 +108,7 @@ def document():
 @pytest.mark.parametrize("name", benchmark_suite.BENCHMARKS)
 def test_a_benchmark_has_rows_with_costs_above_zero(name, document):
     rows = benchmarks.rows_of(document, name)
-    assert OURS in {r["contender"] for r in rows} or name == "growth"
+    assert OURS in {r["contender"] for r in rows} or name in ("growth", "regularizers")
     for r in rows:
         if r["note"] == tracking_benchmarks.NO_WARM_START:
             assert r["samples"] == 0 and r["seconds"] is None
@@ -477,3 +481,28 @@ def test_bench_refuses_what_it_does_not_know_in_one_line(arguments, message, tmp
     assert done.exit_code == 2
     assert message in done.output and "Traceback" not in done.output
     assert not list(tmp_path.iterdir())
+
+
+def test_updates_with_a_regularizer_stand_beside_the_bare_gradient(document):
+    rows = {one["contender"]: one for one in benchmarks.rows_of(document, "regularizers")}
+    bare = rows[regularizer_benchmark.GRADIENT]
+    assert set(rows) == {bare["contender"], "none", "EJR", "EJR v1", "EJR v2", "SAM"}
+    assert bare["gradients"] == pytest.approx([1, 1, 1])
+    for name in ("EJR", "EJR v1", "EJR v2", "SAM"):  # each has a second backward pass at least
+        assert rows[name]["gradients"][1] > rows["none"]["gradients"][1]
+    activations = 4 * 8 * (2 * 32 * 32**2 + 2 * 64 * 14**2)
+    assert all(2**30 * one["gibibytes"] > activations for one in rows.values())
+
+
+def test_each_update_of_the_benchmark_is_the_one_that_training_makes():
+    x, y = workload().data(8)
+    x, model = x.double(), networks.build("simple_cnn", dtype=torch.float64)
+    u = torch.ones(10, dtype=torch.float64) / 10**0.5
+    found = regularizer_benchmark.updates(model, x, y, u)
+    plain = found["none"]()
+    exact = loss_and_gradient(model, cross_entropy, (x, y))[1]
+    assert isinstance(plain, regularizers.Direction)
+    torch.testing.assert_close(torch.cat([g.flatten() for g in plain.gradient]), exact)
+    directions = [found[name]().gradient[0] for name in ("none", "EJR", "EJR v1", "EJR v2", "SAM")]
+    for k, one in enumerate(directions):
+        assert all(not torch.equal(one, other) for other in directions[:k])

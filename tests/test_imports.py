@@ -94,9 +94,18 @@ EDGES = {
         "sharpness_bound",
         "workloads",
     },
+    "regularizer_benchmark": {
+        "benchmarks",
+        "networks",
+        "operators",
+        "regularizers",
+        "timing",
+        "workloads",
+    },
     "training_benchmark": {"benchmarks", "runner", "workloads"},
     "benchmark_suite": {
         "benchmarks",
+        "regularizer_benchmark",
         "runner",
         "static_benchmarks",
         "tracking_benchmarks",
