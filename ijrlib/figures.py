@@ -135,6 +135,29 @@ def overview(run: Any) -> Figure:
     return figure
 
 
+@styled
+def monitored(frame: Any) -> Figure:
+    """What :class:`ijrlib.monitor.CurvatureMonitor` has recorded: sharpness with the threshold,
+    ‖⟨J⟩‖² and ⟨λ^(1)⟩ against the step; a quantity without numbers says so.
+
+    Args:
+        frame: its ``frame()``.
+    """
+    names = ("sharpness", "jacobian_norm_sq", "impurity_mean")
+    figure, panels = plt.subplots(1, 3, figsize=(8.4, 2.8))
+    for axes, name in zip(panels, names, strict=True):
+        axes.set(xlabel="step", ylabel=QUANTITIES[name].label)
+        if frame[name].isna().all():
+            axes.text(0.5, 0.5, "not measured", ha="center", transform=axes.transAxes)
+        else:
+            curve(axes, frame, name)
+    if frame["threshold"].notna().any():
+        dashed = {"color": GREY, "linestyle": "--", "linewidth": 1.1, "drawstyle": "steps-post"}
+        panels[0].plot(frame["step"], frame["threshold"], label="threshold", **dashed)
+        panels[0].legend()
+    return figure
+
+
 def _colored_axis(axes: Axes, side: str, quantity: Quantity) -> None:
     axes.set_ylabel(quantity.label, color=quantity.color)
     axes.tick_params(axis="y", labelcolor=quantity.color, color=quantity.color)

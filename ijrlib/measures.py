@@ -20,6 +20,7 @@ from ijrlib.curvature import Curvature, Starts, measure
 from ijrlib.operators import (
     LOSSES,
     Linearization,
+    evaluation_mode,
     flatten,
     gauss_newton,
     gram,
@@ -198,15 +199,10 @@ def accuracy(state: State) -> Values:
 def evaluate(model: nn.Module, x: Tensor, chunk: int) -> Tensor:
     """z of x, shape (n, C), in evaluation mode (batch normalization by running statistics); the
     model's own mode is what it was afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        parts = x.split(parallel.share(len(x), chunk))
+    parts = x.split(parallel.share(len(x), chunk))
+    with evaluation_mode(model):
         found = {i: model(parts[i]) for i in parallel.mine(len(parts))}
-        return parallel.gathered(found, [len(part) for part in parts], x)
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    return parallel.gathered(found, [len(part) for part in parts], x)
 
 
 def _accuracy(z: Tensor, y: Tensor) -> float:

@@ -127,6 +127,19 @@ def chunks(data: object, chunk: int = CHUNK) -> list[tuple[Tensor, Tensor]]:
 
 
 @contextlib.contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode (batch normalization by running statistics, no dropout); each of
+    its modules is afterwards in the mode it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+@contextlib.contextmanager
 def _same_randomness(model: nn.Module, state: Tensor) -> Iterator[dict[str, Tensor]]:
     """Yield copies of the model's buffers to compute with, under a fixed random state."""
     devices = [p.device for p in model.parameters() if p.is_cuda]

@@ -80,6 +80,7 @@ EDGES = {
         "subspace_criteria",
     },
     "claims": {"claim_table", "experiments"},
+    "monitor": {"curvature", "logits", "operators"},
     "benchmarks": {"store"},
     "timing": {"operators"},
     "peers": {"spectra", "timing"},
@@ -121,6 +122,7 @@ EDGES = {
 # imported inside the function that needs it, so that the module itself stays free of torch
 LATE = {
     "experiments": {"runner"},
+    "monitor": {"figures"},
     "theorems": {"sharpness_bound", "operators", "datasets", "networks", "training"},
 }
 TORCH_FREE = [

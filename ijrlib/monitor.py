@@ -1,0 +1,261 @@
+"""Curvature during a training loop of one's own: sharpness, ‖⟨J⟩‖ and impurity on a probe. ::
+
+    monitor = CurvatureMonitor(model, cross_entropy, (inputs, labels), every=100,
+                               optimizer=optimizer)
+    for x, y in batches:
+        ...
+        optimizer.step()
+        monitor.step()
+    monitor.frame()   # a pandas DataFrame
+    monitor.plot()    # a matplotlib Figure
+
+Training is what it would be without it, to the last bit: parameters, gradients, buffers, modes and
+random numbers are left alone.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from ijrlib import curvature as engine
+from ijrlib import logits
+from ijrlib.operators import CHUNK, Loss, cross_entropy, evaluation_mode, linearize
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLD_EVERY = 25
+"""Every so many measurements start cold, lest they follow an eigenvector that is no longer the top
+one."""
+
+Inputs = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
+"""What the model is called with: one tensor, several by position or several by name."""
+
+
+class CurvatureMonitor:
+    """Measures a model's curvature every so many steps of whatever trains it.
+
+    The model is measured in evaluation mode (batch normalization by its running statistics, no
+    dropout) and in float32, or float64 where its parameters are: one in half precision, or in
+    several, is copied for it, without autocast.  Frozen parameters are no part of θ.  A wrapper of
+    ``torch.compile``, ``DataParallel`` or ``DistributedDataParallel`` is looked through.
+
+    Args:
+        model: returns logits (n, C), or an object or a mapping that has them as ``logits``.
+        loss: mean loss of (logits, labels).
+        probe: (inputs, labels), the examples to measure on, on the model's device: a few hundred of
+            the training set.  Inputs are a tensor, or tensors by position or by name, each with
+            one row for each example.
+        every: steps between two measurements.  For one before the first step call :meth:`measure`.
+        optimizer: for η and the threshold of stability; None leaves them NaN.
+        chunk: examples per forward pass; bounds the memory.
+        rtol: estimated relative error of the sharpness.
+
+    Raises:
+        ValueError: for an ``every`` or a ``chunk`` below 1, a loss that is no mean, a probe that
+            is no such pair, or rows and labels of different number.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        probe: tuple[Inputs, Tensor],
+        *,
+        every: int = 100,
+        optimizer: torch.optim.Optimizer | None = None,
+        chunk: int = CHUNK,
+        rtol: float = engine.RTOL,
+    ) -> None:
+        for name, value in (("every", every), ("chunk", chunk)):
+            if value < 1:
+                raise ValueError(f"{name}: expected at least 1, got {value}")
+        if (reduction := getattr(loss, "reduction", "mean")) != "mean":
+            raise ValueError(f"loss: expected a mean over examples, got reduction={reduction!r}")
+        self.inputs, self.labels = _checked(probe)
+        self.model, self.loss, self.optimizer = unwrapped(model), loss, optimizer
+        self.every, self.chunk, self.rtol = every, chunk, rtol
+        self.steps = 0
+        self.rows: list[dict[str, float]] = []
+        self._starts: engine.Starts | None = None
+
+    def step(self) -> dict[str, float] | None:
+        """Count a step of training, after ``optimizer.step()``; the new row where one is due."""
+        self.steps += 1
+        return self.measure() if self.steps % self.every == 0 else None
+
+    @torch.enable_grad()
+    def measure(self) -> dict[str, float]:
+        """Measure now; add the row and return it.
+
+        Its entries: step; loss, sharpness ‖H‖ with its relative residual, jacobian_norm_sq
+        ‖⟨J⟩‖², impurity_mean ⟨λ^(1)⟩ (NaN where the loss is no cross-entropy) and
+        gradient_alignment |cos(g, r)| on the probe; lr η and threshold, above which a quadratic
+        with such a sharpness is unstable under the optimizer (:func:`threshold`); seconds that it
+        took.
+        """
+        began = time.monotonic()
+        device = self.labels.device.type
+        with (
+            torch.autocast(device, enabled=False),
+            sdpa_kernel(SDPBackend.MATH),  # the fused kernels have no second derivative
+            evaluation_mode(self.model),
+        ):
+            found = self._measured()
+        self._starts = found.starts
+        p_top = float("nan")
+        if _is_cross_entropy(self.loss):
+            p_top = float(logits.impurity(found.logits.double().softmax(-1)).mean())
+        row = {
+            "step": self.steps,
+            "loss": found.loss,
+            "sharpness": found.top.value,
+            "sharpness_residual": found.top.residual,
+            "jacobian_norm_sq": found.jacobian_norm**2,
+            "impurity_mean": p_top,
+            "gradient_alignment": found.gradient_alignment,
+            "lr": _learning_rate(self.optimizer),
+            "threshold": threshold(self.optimizer),
+            "seconds": time.monotonic() - began,
+        }
+        self.rows.append(row)
+        return row
+
+    def _measured(self) -> engine.Curvature:
+        floating = {p.dtype for p in self.model.parameters()}
+        dtype = torch.float64 if floating == {torch.float64} else torch.float32
+        model = self.model if floating == {dtype} else copy.deepcopy(self.model).to(dtype)
+        inputs = _mapped(self.inputs, lambda t: t.to(dtype) if t.is_floating_point() else t)
+        index = torch.arange(len(self.labels), device=self.labels.device)
+        linear = linearize(
+            _OnProbe(model, inputs), self.loss, (index, self.labels), chunk=self.chunk
+        )
+        cold = len(self.rows) % COLD_EVERY == 0
+        return engine.measure(linear, self._starts, cold=cold, rtol=self.rtol, seed=self.steps)
+
+    def frame(self) -> pd.DataFrame:
+        """What was measured, a row for each time; columns as in :meth:`measure`."""
+        return pd.DataFrame(self.rows)
+
+    def plot(self) -> Figure:
+        """Sharpness with the threshold, ‖⟨J⟩‖² and impurity against the step.
+
+        Raises:
+            ValueError: where nothing was measured yet.
+        """
+        from ijrlib import figures
+
+        if not self.rows:
+            raise ValueError("expected at least one measurement, got none")
+        return figures.monitored(self.frame())
+
+
+class _OnProbe(nn.Module):
+    """The model as a function of the number of an example."""
+
+    def __init__(self, model: nn.Module, inputs: Inputs) -> None:
+        super().__init__()
+        self.model = model
+        self.inputs = inputs
+
+    def forward(self, index: Tensor) -> Tensor:
+        taken = _mapped(self.inputs, lambda t: t[index])
+        if isinstance(taken, Tensor):
+            out = self.model(taken)
+        elif isinstance(taken, Mapping):
+            out = self.model(**taken)
+        else:
+            out = self.model(*taken)
+        if isinstance(out, Mapping):
+            out = out["logits"]
+        return out if isinstance(out, Tensor) else out.logits
+
+
+def threshold(optimizer: torch.optim.Optimizer | None) -> float:
+    """The sharpness above which the iteration on a quadratic is unstable; NaN where no formula is
+    known.
+
+    2/η for gradient descent, 2(1 + β)/η with momentum β and 2(1 + β)/(η(1 + 2β)) with Nesterov's
+    (Cohen et al. 2021, App. B), less the weight decay, which adds to every eigenvalue.
+    """
+    lr = _learning_rate(optimizer)
+    if not isinstance(optimizer, torch.optim.SGD) or math.isnan(lr):
+        return math.nan
+    found = set()
+    for group in optimizer.param_groups:
+        beta = group["momentum"]
+        if group["dampening"] or group.get("maximize"):
+            return math.nan
+        ahead = 1 + 2 * beta if group["nesterov"] else 1
+        found.add(2 * (1 + beta) / (lr * ahead) - group["weight_decay"])
+    return found.pop() if len(found) == 1 else math.nan
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside wrappers of ``torch.compile`` and for data parallelism."""
+    parallel = nn.DataParallel | nn.parallel.DistributedDataParallel
+    while True:
+        if isinstance(model, parallel):
+            model = model.module
+        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
+            model = inner
+        else:
+            return model
+
+
+def _learning_rate(optimizer: torch.optim.Optimizer | None) -> float:
+    """η now; NaN without an optimizer and where groups differ in it."""
+    rates = {float(group["lr"]) for group in optimizer.param_groups} if optimizer else set()
+    return rates.pop() if len(rates) == 1 else math.nan
+
+
+def _is_cross_entropy(loss: object) -> bool:
+    """Whether M = diag(p) − ppᵀ, which smoothed labels leave as it is."""
+    if isinstance(loss, nn.CrossEntropyLoss):
+        return loss.weight is None
+    return loss in (cross_entropy, F.cross_entropy)
+
+
+def _checked(probe: object) -> tuple[Inputs, Tensor]:
+    try:
+        inputs, labels = probe  # type: ignore[misc]
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"probe: expected a pair (inputs, labels), got {type(probe).__name__}"
+        ) from None
+    parts = _parts(inputs)
+    if not isinstance(labels, Tensor) or not all(isinstance(part, Tensor) for part in parts):
+        raise ValueError(
+            "probe: expected inputs and labels as tensors, the inputs also by position or by name"
+        )
+    counts = [len(part) for part in parts]
+    if not counts or not len(labels) or any(count != len(labels) for count in counts):
+        raise ValueError(
+            f"probe: expected as many rows as labels, at least one; got {counts} rows and "
+            f"{len(labels)} labels"
+        )
+    return inputs, labels
+
+
+def _parts(inputs: Any) -> list[Any]:
+    if isinstance(inputs, Tensor):
+        return [inputs]
+    return list(inputs.values() if isinstance(inputs, Mapping) else inputs)
+
+
+def _mapped(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
+    if isinstance(inputs, Tensor):
+        return change(inputs)
+    if isinstance(inputs, Mapping):
+        return {name: change(part) for name, part in inputs.items()}
+    return [change(part) for part in inputs]

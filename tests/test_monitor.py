@@ -1,0 +1,305 @@
+"""The monitor on networks that are not the book's: what it measures, and that it leaves no
+trace."""
+
+import copy
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from figure_checks import card, labelled
+from torch import nn
+from torch.nn import functional as F
+
+from ijrlib import logits
+from ijrlib.monitor import CurvatureMonitor, threshold, unwrapped
+from ijrlib.operators import cross_entropy, squared
+
+CLASSES = 4
+
+
+class Branched(nn.Module):
+    """Called by name; with batch normalization, dropout, a frozen layer and one that is unused."""
+
+    def __init__(self):
+        super().__init__()
+        self.image = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Dropout(0.5))
+        self.words = nn.Embedding(11, 8)
+        self.frozen = nn.Linear(8, 8).requires_grad_(False)
+        self.unused = nn.Linear(3, 3)
+        self.head = nn.Linear(8, CLASSES)
+
+    def forward(self, image, words):
+        hidden = self.frozen(self.image(image)) + self.words(words).mean(1)
+        return SimpleNamespace(logits=self.head(hidden))
+
+
+def branched_batch(n=24, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    inputs = {
+        "image": torch.randn(n, 6, generator=generator),
+        "words": torch.randint(11, (n, 5), generator=generator),
+    }
+    return inputs, torch.randint(CLASSES, (n,), generator=generator)
+
+
+def built(make, seed=0):
+    torch.manual_seed(seed)
+    return make()
+
+
+def small():
+    return nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, CLASSES))
+
+
+def small_batch(n=30, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(n, 6, generator=generator, dtype=torch.float64).to(dtype)
+    return x, torch.randint(CLASSES, (n,), generator=generator)
+
+
+def dense(model, loss, x, y):
+    """λ_max(H), ‖⟨J⟩‖² and ⟨λ^(1)⟩ from whole matrices, in float64."""
+    params = {k: p.detach().double() for k, p in model.named_parameters() if p.requires_grad}
+    fixed = {k: p.detach().double() for k, p in model.named_parameters() if not p.requires_grad}
+    fixed |= {k: b.double() if b.is_floating_point() else b for k, b in model.named_buffers()}
+    shapes = [p.shape for p in params.values()]
+    theta = torch.cat([p.flatten() for p in params.values()])
+
+    def z(flat):
+        parts = flat.split([s.numel() for s in shapes])
+        named = {k: t.view(s) for k, t, s in zip(params, parts, shapes, strict=True)}
+        out = torch.func.functional_call(model, {**fixed, **named}, (), x)
+        return out if isinstance(out, torch.Tensor) else out.logits
+
+    hessian = torch.autograd.functional.hessian(lambda t: loss(z(t), y), theta)
+    jacobian = torch.autograd.functional.jacobian(lambda t: z(t).mean(0), theta)
+    p = z(theta).softmax(-1)
+    top = torch.stack([torch.linalg.eigvalsh(q.diag() - q.outer(q))[-1] for q in p])
+    return (
+        float(torch.linalg.eigvalsh(hessian)[-1]),
+        float(torch.linalg.matrix_norm(jacobian, 2)) ** 2,
+        float(top.mean()),
+    )
+
+
+def test_a_row_holds_what_whole_matrices_give():
+    model = built(small).double()
+    x, y = small_batch()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.25)
+    row = CurvatureMonitor(model, cross_entropy, (x, y), optimizer=optimizer).measure()
+    sharpness, jacobian, impurity = dense(model, cross_entropy, {"input": x}, y)
+    assert row["sharpness"] == pytest.approx(sharpness, rel=1e-4)
+    assert row["jacobian_norm_sq"] == pytest.approx(jacobian, rel=1e-4)
+    assert row["impurity_mean"] == pytest.approx(impurity, rel=1e-9)
+    assert row["loss"] == pytest.approx(cross_entropy(model(x), y).item(), rel=1e-9)
+    assert (row["lr"], row["threshold"], row["step"]) == (0.25, 8.0, 0)
+    assert 0 <= row["gradient_alignment"] <= 1 and row["seconds"] > 0
+
+
+def test_inputs_by_name_frozen_and_unused_parameters_and_an_object_with_logits():
+    model = built(Branched)
+    inputs, y = branched_batch()
+    row = CurvatureMonitor(model, F.cross_entropy, (inputs, y), chunk=7).measure()
+    as_measured = copy.deepcopy(model).double().eval()
+    doubled = {k: v.double() if v.is_floating_point() else v for k, v in inputs.items()}
+    sharpness, jacobian, impurity = dense(as_measured, cross_entropy, doubled, y)
+    assert row["sharpness"] == pytest.approx(sharpness, rel=5e-3)
+    assert row["jacobian_norm_sq"] == pytest.approx(jacobian, rel=5e-3)
+    assert row["impurity_mean"] == pytest.approx(impurity, rel=1e-5)
+
+
+def trained(monitored: bool):
+    """Two epochs with momentum, weight decay, a schedule and dropout; and all that is left."""
+    model = built(Branched, seed=3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-3)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, 3, gamma=0.5)
+    monitor = None
+    if monitored:
+        probe = branched_batch(16, seed=7)
+        loss = nn.CrossEntropyLoss()
+        monitor = CurvatureMonitor(model, loss, probe, every=2, optimizer=optimizer)
+        monitor.measure()
+    losses = []
+    for step in range(8):
+        model.train()
+        inputs, y = branched_batch(seed=step)
+        loss = cross_entropy(model(**inputs).logits, y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.detach())
+        if monitor:
+            monitor.step()
+    grads = [None if p.grad is None else p.grad.clone() for p in model.parameters()]
+    modes = [module.training for module in model.modules()]
+    return monitor, (losses, model.state_dict(), grads, modes, torch.get_rng_state())
+
+
+def same(a, b) -> bool:
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+def test_training_is_bit_for_bit_what_it_is_without_a_monitor():
+    monitor, watched = trained(monitored=True)
+    _, alone = trained(monitored=False)
+    assert same(watched, alone)
+    frame = monitor.frame()
+    assert list(frame["step"]) == [0, 2, 4, 6, 8]
+    assert list(frame["lr"]) == [0.1, 0.1, 0.05, 0.025, 0.025]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_model_in_half_precision_is_measured_in_single(dtype):
+    model = built(small).to(dtype)
+    before = copy.deepcopy(model.state_dict())
+    x, y = small_batch(dtype=dtype)
+    row = CurvatureMonitor(model, cross_entropy, (x, y)).measure()
+    single = CurvatureMonitor(copy.deepcopy(model).float(), cross_entropy, (x.float(), y)).measure()
+    assert row["sharpness"] == single["sharpness"]
+    assert same(model.state_dict(), before)
+    assert {p.dtype for p in model.parameters()} == {dtype}
+
+
+def test_the_autocast_of_a_training_loop_is_not_that_of_the_monitor():
+    model = built(small)
+    x, y = small_batch(dtype=torch.float32)
+    alone = CurvatureMonitor(model, cross_entropy, (x, y)).measure()
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        inside = CurvatureMonitor(model, cross_entropy, (x, y)).measure()
+    assert inside["sharpness"] == alone["sharpness"]
+
+
+def test_a_transformer_with_attention_is_measured():
+    class Classifier(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed = nn.Embedding(13, 8)
+            layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.1, batch_first=True)
+            self.encoder = nn.TransformerEncoder(layer, 1)
+            self.head = nn.Linear(8, CLASSES)
+
+        def forward(self, tokens):
+            return {"logits": self.head(self.encoder(self.embed(tokens)).mean(1))}
+
+    model = built(Classifier)
+    tokens = torch.randint(13, (12, 6), generator=torch.Generator().manual_seed(2))
+    y = torch.arange(12) % CLASSES
+    row = CurvatureMonitor(model, cross_entropy, ([tokens], y)).measure()
+    doubled = copy.deepcopy(model).double().eval()
+
+    def loss(*values):
+        names = dict(zip(dict(doubled.named_parameters()), values, strict=True))
+        out = torch.func.functional_call(doubled, names, (tokens,))
+        return cross_entropy(out["logits"], y)
+
+    values = tuple(p.detach() for p in doubled.parameters())
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        blocks = torch.autograd.functional.hessian(loss, values)
+    size = [v.numel() for v in values]
+    hessian = torch.cat(
+        [
+            torch.cat([b.reshape(n, m) for b, m in zip(line, size, strict=True)], dim=1)
+            for line, n in zip(blocks, size, strict=True)
+        ]
+    )
+    assert row["sharpness"] == pytest.approx(float(torch.linalg.eigvalsh(hessian)[-1]), rel=5e-3)
+
+
+def test_impurity_is_for_the_cross_entropy_in_its_usual_forms_alone():
+    model = built(small).double()
+    x, y = small_batch()
+    expected = float(logits.impurity(model(x).detach().softmax(-1)).mean())
+    for loss in (F.cross_entropy, nn.CrossEntropyLoss(), nn.CrossEntropyLoss(label_smoothing=0.1)):
+        row = CurvatureMonitor(model, loss, (x, y)).measure()
+        assert row["impurity_mean"] == pytest.approx(expected)
+    weighted = nn.CrossEntropyLoss(weight=torch.arange(1.0, CLASSES + 1).double())
+    for loss in (squared, weighted):
+        assert math.isnan(CurvatureMonitor(model, loss, (x, y)).measure()["impurity_mean"])
+
+
+@pytest.mark.parametrize(
+    ("momentum", "nesterov"), [(0.0, False), (0.5, False), (0.9, False), (0.5, True), (0.9, True)]
+)
+def test_the_threshold_is_where_a_quadratic_turns_unstable(momentum, nesterov):
+    def grows(curvature):
+        point = torch.ones(1, dtype=torch.float64, requires_grad=True)
+        optimizer = torch.optim.SGD(
+            [point], lr=0.1, momentum=momentum, nesterov=nesterov, weight_decay=0.3
+        )
+        assert threshold(optimizer) > 0
+        for _ in range(3000):
+            optimizer.zero_grad()
+            (0.5 * curvature * point.square()).sum().backward()
+            optimizer.step()
+        return abs(point.item()) > 1, threshold(optimizer)
+
+    _, limit = grows(1.0)
+    assert not grows(0.99 * limit)[0]
+    assert grows(1.01 * limit)[0]
+
+
+def test_without_a_formula_there_is_no_threshold():
+    one, two = (nn.Parameter(torch.ones(2)) for _ in range(2))
+    rates = torch.optim.SGD([{"params": [one], "lr": 0.1}, {"params": [two], "lr": 0.2}])
+    for optimizer in (None, torch.optim.Adam([one]), rates):
+        assert math.isnan(threshold(optimizer))
+    assert math.isnan(threshold(torch.optim.SGD([one], lr=0.1, momentum=0.9, dampening=0.5)))
+
+
+def test_wrappers_are_looked_through():
+    model = small()
+    assert unwrapped(nn.DataParallel(torch.compile(model))) is model
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"every": 0}, "every: expected at least 1, got 0"),
+        ({"chunk": 0}, "chunk: expected at least 1, got 0"),
+        ({"loss": nn.CrossEntropyLoss(reduction="sum")}, "expected a mean over examples"),
+        ({"probe": torch.ones(3)}, "expected a pair"),
+        ({"probe": (torch.ones(3, 6), torch.zeros(2).long())}, "got .3. rows and 2 labels"),
+        (
+            {"probe": ({"x": [1, 2]}, torch.zeros(2).long())},
+            "expected inputs and labels as tensors",
+        ),
+        ({"probe": (torch.ones(0, 6), torch.zeros(0).long())}, "at least one; got .0. rows"),
+    ],
+)
+def test_bad_arguments_are_refused_with_what_was_expected(change, reason):
+    given = {"loss": cross_entropy, "probe": small_batch()} | change
+    loss, probe = given.pop("loss"), given.pop("probe")
+    with pytest.raises(ValueError, match=reason):
+        CurvatureMonitor(small(), loss, probe, **given)
+
+
+def test_the_plot_shows_what_was_measured_and_nothing_else():
+    monitor, _ = trained(monitored=True)
+    figure = monitor.plot()
+    card(figure)
+    labelled(figure)
+    steps = [0, 2, 4, 6, 8]
+    for axes, name in zip(
+        figure.axes, ("sharpness", "jacobian_norm_sq", "impurity_mean"), strict=True
+    ):
+        line = axes.get_lines()[0]
+        assert list(line.get_xdata()) == steps
+        assert list(line.get_ydata()) == list(monitor.frame()[name])
+    assert list(figure.axes[0].get_lines()[1].get_ydata()) == list(monitor.frame()["threshold"])
+    with pytest.raises(ValueError, match="at least one measurement"):
+        CurvatureMonitor(small(), cross_entropy, small_batch()).plot()
+
+
+def test_a_quantity_without_numbers_says_so():
+    model = built(small).double()
+    monitor = CurvatureMonitor(model, squared, small_batch())
+    monitor.measure()
+    assert [text.get_text() for text in monitor.plot().axes[2].texts] == ["not measured"]
