@@ -30,6 +30,7 @@ BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = (
     "#56B4E9",
 )
 GREY = "#57606A"
+FAR = 10
 FEW = 60
 """A curve of at most this many points gets markers."""
 
@@ -138,7 +139,8 @@ def overview(run: Any) -> Figure:
 @styled
 def monitored(frame: Any) -> Figure:
     """What :class:`ijrlib.monitor.CurvatureMonitor` has recorded: sharpness with the threshold,
-    ‖⟨J⟩‖² and ⟨λ^(1)⟩ against the step; a quantity without numbers says so.
+    ‖⟨J⟩‖² and ⟨λ^(1)⟩ against the step; a quantity without numbers says so.  The sharpness is on a
+    logarithmic axis where the threshold is ``FAR`` times as high.
 
     Args:
         frame: its ``frame()``.
@@ -154,6 +156,8 @@ def monitored(frame: Any) -> Figure:
     if frame["threshold"].notna().any():
         dashed = {"color": GREY, "linestyle": "--", "linewidth": 1.1, "drawstyle": "steps-post"}
         panels[0].plot(frame["step"], frame["threshold"], label="threshold", **dashed)
+        if frame["threshold"].max() > FAR * frame["sharpness"].max() > 0:
+            panels[0].set_yscale("log")
         panels[0].legend()
     return figure
 

@@ -303,3 +303,12 @@ def test_a_quantity_without_numbers_says_so():
     monitor = CurvatureMonitor(model, squared, small_batch())
     monitor.measure()
     assert [text.get_text() for text in monitor.plot().axes[2].texts] == ["not measured"]
+
+
+def test_a_threshold_far_above_the_sharpness_makes_the_axis_logarithmic():
+    model = built(small).double()
+    for lr, scale in ((1e-6, "log"), (1.0, "linear")):
+        optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+        monitor = CurvatureMonitor(model, cross_entropy, small_batch(), optimizer=optimizer)
+        monitor.measure()
+        assert monitor.plot().axes[0].get_yscale() == scale
