@@ -10,8 +10,14 @@ SCALE ?= laptop
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
 
-book: .venv-book/.ready ## build the HTML book: _build/html/index.html
+ifeq ($(SCALE),laptop)
+book: .venv-book/.ready ## build the HTML book: _build/html/index.html; SCALE=smoke trains its own runs
 	@.venv-book/bin/jupyter-book build . -W --keep-going || { rm -rf _build/.doctrees; exit 1; }
+else
+book: .venv/.ready .venv-workflow/.ready
+	@.venv-workflow/bin/snakemake --profile profiles/local --config scale=$(SCALE)
+	@echo "_build/books/$(SCALE)/_build/html/index.html"
+endif
 
 test: .venv/.ready .venv-book/.ready .venv-workflow/.ready ## run the tests, which build the book too
 	@.venv/bin/python -m pytest

@@ -24,7 +24,7 @@ from sphinx.config import Config
 from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
 
-DEPENDENCIES = ("ijrlib", "data/runs", "data/benchmarks", "pyproject.toml")
+DEPENDENCIES = ("ijrlib", "data/runs", "data/benchmarks", "data/own_network", "pyproject.toml")
 WORKERS = 2
 
 logger = logging.getLogger(__name__)

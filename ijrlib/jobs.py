@@ -84,7 +84,8 @@ def assemble(folder: str | Path) -> None:
     if changed == settings:
         raise ValueError("_config.yml: expected the line 'execute_notebooks: cache', found none")
     (folder / "_config.yml").write_text(changed)
-    for page in (root / "chapters").rglob("*.md"):
+    pages = (root / "chapters").rglob("*")
+    for page in (page for page in pages if page.suffix in (".md", ".py")):
         copy = folder / page.relative_to(root)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(page, copy)

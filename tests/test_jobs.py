@@ -60,7 +60,9 @@ def test_resources_grow_with_the_run_and_with_the_attempt():
 def test_a_page_that_is_assembled_is_built_without_executing(tmp_path):
     jobs.assemble(tmp_path)
     assert 'execute_notebooks: "off"' in (tmp_path / "_config.yml").read_text()
-    for page in (ROOT / "chapters").rglob("*.md"):
+    pages = [page for ending in ("md", "py") for page in (ROOT / "chapters").rglob(f"*.{ending}")]
+    assert {page.suffix for page in pages} == {".md", ".py"}
+    for page in pages:
         assert (tmp_path / page.relative_to(ROOT)).read_text() == page.read_text()
     assert (tmp_path / "_toc.yml").read_text() == (ROOT / "_toc.yml").read_text()
     jobs.assemble(tmp_path)
