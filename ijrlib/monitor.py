@@ -19,7 +19,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pandas as pd
 import torch
@@ -38,7 +38,7 @@ COLD_EVERY = 25
 """Every so many measurements start cold, lest they follow an eigenvector that is no longer the top
 one."""
 
-Inputs = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
+Inputs: TypeAlias = "Tensor | Sequence[Tensor] | Mapping[str, Tensor]"
 """What the model is called with: one tensor, several by position or several by name."""
 
 
