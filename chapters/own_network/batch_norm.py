@@ -20,8 +20,9 @@ model = nn.Sequential(
 )
 data = datasets.load("digits", 1000, (1, 8, 8), 10, seed=0)
 loss = nn.CrossEntropyLoss()
-optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
-schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [200, 400], gamma=0.2)
+settings = {"lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4}
+optimizer = torch.optim.SGD(model.parameters(), **settings)
+schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [200, 400], 0.2)
 probe = (data.x[:200], data.y[:200])
 monitor = CurvatureMonitor(model, loss, probe, every=20, optimizer=optimizer)
 monitor.measure()

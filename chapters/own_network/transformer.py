@@ -1,4 +1,4 @@
-"""A transformer that reads the rows of a digit, trained without and with EJR v1."""
+"""A transformer that reads the rows of a digit, without and with EJR v1."""
 
 import torch
 from torch import nn
@@ -14,7 +14,8 @@ class RowTransformer(nn.Module):
         super().__init__()
         self.embed = nn.Linear(8, width)
         self.position = nn.Parameter(0.1 * torch.randn(8, width))
-        layer = nn.TransformerEncoderLayer(width, 4, 64, dropout=0.0, batch_first=True)
+        size = {"d_model": width, "nhead": 4, "dim_feedforward": 64}
+        layer = nn.TransformerEncoderLayer(**size, dropout=0.0, batch_first=True)
         self.encoder = nn.TransformerEncoder(layer, 2)
         self.head = nn.Linear(width, 10)
 
@@ -31,7 +32,8 @@ def train(rho):
     model = RowTransformer()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     probe = (rows[:200], labels[:200])
-    monitor = CurvatureMonitor(model, cross_entropy, probe, every=20, optimizer=optimizer)
+    settings = {"every": 20, "optimizer": optimizer}
+    monitor = CurvatureMonitor(model, cross_entropy, probe, **settings)
     monitor.measure()
     for _ in range(600):
         batch = torch.randint(len(rows), (64,))
