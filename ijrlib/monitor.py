@@ -205,12 +205,10 @@ def unwrapped(model: nn.Module) -> nn.Module:
     """The model inside wrappers of ``torch.compile`` and for data parallelism."""
     parallel = nn.DataParallel | nn.parallel.DistributedDataParallel
     while True:
-        if isinstance(model, parallel):
-            model = model.module
-        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
-            model = inner
-        else:
+        inner = getattr(model, "module" if isinstance(model, parallel) else "_orig_mod", None)
+        if not isinstance(inner, nn.Module):
             return model
+        model = inner
 
 
 def _learning_rate(optimizer: torch.optim.Optimizer | None) -> float:
