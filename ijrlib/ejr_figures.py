@@ -78,9 +78,8 @@ def along_training(
                 axes.set_yscale("log")
             if name == "sharpness":
                 axes.axhline(2 / lr, color=GREY, linestyle=":", linewidth=1.1)
-            axes.set_title(rf"$\eta$ = {lr:g}", fontsize=8)
-    for axes, name in zip(grid[0], names, strict=True):
-        axes.set_title(f"{LABELS[name]}\n{axes.get_title()}", fontsize=8)
+            axes.set_ylabel(LABELS[name], fontsize=8)
+        row[0].set_title(rf"$\eta$ = {lr:g}")
     for axes in grid[-1]:
         axes.set_xlabel(r"time $\eta t$")
     handles, labels = grid[0, 0].get_legend_handles_labels()

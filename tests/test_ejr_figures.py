@@ -1,0 +1,94 @@
+"""The plots of explicit regularization show the runs' numbers, told apart without colour."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from figure_checks import card, labelled, points
+from synthetic_runs import arm_run
+
+from ijrlib import ejr_figures
+
+EJR = {"regularizer": "ejr", "ejr_weight": 0.01}
+RATES = (0.03, 0.1, 0.3)
+
+
+def with_curvature(run):
+    step = run.series["step"].to_numpy()
+    columns = {
+        name: factor * (1 + step)
+        for factor, name in enumerate(("sharpness", "jacobian_norm_sq", "impurity_mean"), 1)
+    }
+    return dataclasses.replace(run, series=run.series.assign(**columns))
+
+
+RUNS = [
+    with_curvature(arm_run("simple_cnn", 0.4 + 0.1 * k + 0.01 * seed, lr=lr, seed=seed, **arm))
+    for seed in (0, 1)
+    for lr in RATES
+    for k, arm in enumerate(({}, EJR))
+]
+WIDE = [
+    arm_run(network, 0.5, seed=seed, fall=0.01, **arm)
+    for network in ("wrn10_2",)
+    for seed in (0, 1)
+    for arm in ({}, {"regularizer": "ejr_v1", "rho": 2.0})
+]
+FIGURES = {
+    "accuracy_by_lr": ejr_figures.accuracy_by_lr(RUNS),
+    "along_training": ejr_figures.along_training(RUNS),
+    "overfitting": ejr_figures.overfitting(WIDE),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_is_styled_and_labelled(name):
+    card(FIGURES[name])
+    labelled(FIGURES[name])
+
+
+def test_accuracies_are_means_over_seeds_with_a_point_for_each():
+    (axes,) = FIGURES["accuracy_by_lr"].axes
+    lines = [line for line in axes.get_lines() if line.get_linestyle() != "None"]
+    assert len(lines) == 2
+    for k, line in enumerate(lines):
+        x, y = points(line)
+        np.testing.assert_allclose(x, RATES)
+        np.testing.assert_allclose(y, [40.5 + 10 * k] * 3)
+    dots = [line for line in axes.get_lines() if line.get_linestyle() == "None"]
+    assert sorted(round(float(v), 6) for dot in dots for v in points(dot)[1]) == sorted(
+        [40, 41, 50, 51] * 3
+    )
+    assert len({line.get_linestyle() for line in lines}) == 2
+    assert len({line.get_marker() for line in lines}) == 2
+
+
+def test_along_training_time_is_the_step_times_the_learning_rate():
+    panels = np.reshape(FIGURES["along_training"].axes, (3, 4))
+    for row, lr in zip(panels, RATES, strict=True):
+        for column, axes in enumerate(row):
+            curves = [line for line in axes.get_lines() if len(points(line)[0]) > 2]
+            assert len(curves) == 4
+            assert {line.get_linestyle() for line in curves} == {"-", "--"}
+            for line in curves:
+                assert points(line)[0][-1] == pytest.approx(100 * lr)
+            if column == 1:
+                (dotted,) = (line for line in axes.get_lines() if line.get_linestyle() == ":")
+                assert points(dotted)[1][0] == pytest.approx(2 / lr)
+        assert [axes.get_yscale() for axes in row] == ["linear", "log", "log", "linear"]
+
+
+def test_overfitting_marks_where_the_learning_rate_decays():
+    accuracy, loss = FIGURES["overfitting"].axes
+    epochs = 100 / (1000 // 128)
+    for axes in (accuracy, loss):
+        places = {
+            round(float(line.get_xdata()[0]), 6)
+            for line in axes.get_lines()
+            if line.get_linestyle() == ":"
+        }
+        assert places == {round(share * epochs, 6) for share in (0.3, 0.6, 0.8)}
+    assert [text.get_text() for text in accuracy.get_legend().get_texts()] == [
+        "without EJR",
+        "with EJR",
+    ]
