@@ -20,6 +20,16 @@ from ijrlib.store import Run
 __all__ = ["CLAIMS", "VERDICTS", "Claim", "Verdict", "evaluate", "figures", "judge", "scoreboard"]
 
 THEORY = ("eq01_04", "thm1", "fig01", "thm2", "alg1", "alg2")
+PARTS = {  # part of the book: its figures; the rest are of implicit regularization
+    "Theory": {*THEORY, "eq12"},
+    "Impurity": {"fig02"},
+    "The curvature subspace": {
+        *(f"fig{n:02d}" for n in (8, 9, 10, 11, 27, 28, 29, 30, 31)),
+        "eq32",
+    },
+    "Explicit regularization": {"ejr", "fig07", "fig33", "tab1", "tab2", "tab3"},
+}
+IMPLICIT = "Implicit regularization"
 VERDICTS = (
     "reproduced",
     "reproduced at reduced scale",
@@ -43,6 +53,11 @@ def figures() -> list[str]:
     """What has claims, in the order of the book: theory, then figures and tables by number."""
     present = {claim.figure for claim in CLAIMS}
     return [*THEORY, *sorted(present.difference(THEORY))]
+
+
+def part(figure: str) -> str:
+    """The part of the book that a figure belongs to."""
+    return next((name for name, members in PARTS.items() if figure in members), IMPLICIT)
 
 
 def evaluate(figure: str, runs: Sequence[Run], scale: str) -> list[Verdict]:
@@ -91,8 +106,8 @@ def scoreboard(scale: str = "laptop", runs_dir: str | Path | None = None) -> pd.
         runs_dir: where the runs are; the checkout's ``data/runs`` by default.
 
     Returns:
-        A row for each claim: figure, id, statement, printed, measured, verdict, criterion, reason,
-        note.
+        A row for each claim: figure, part, id, statement, printed, measured, verdict, criterion,
+        reason, note.
     """
     table = []
     for figure in figures():
@@ -103,6 +118,7 @@ def scoreboard(scale: str = "laptop", runs_dir: str | Path | None = None) -> pd.
             table.append(
                 {
                     "figure": figure,
+                    "part": part(figure),
                     "id": claim.id,
                     "statement": claim.statement,
                     "printed": claim.printed,

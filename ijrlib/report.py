@@ -72,14 +72,20 @@ def claims(figure: str, runs: Sequence[Run], scale: str) -> Block:
 
 
 def scoreboard(frame: pd.DataFrame) -> Block:
-    """The whole scoreboard: how many claims have which verdict, then a table for each figure.
+    """The whole scoreboard: how many claims have which verdict, filters, then a table for each
+    figure, with a link to its chapter and the command that repeats it.
+
+    The filters work by ``_static/scoreboard.js``; without it, all is shown.
 
     Args:
         frame: from :func:`ijrlib.claims.scoreboard`.
     """
     counts = frame["verdict"].value_counts()
-    summary = [(_badge(v), str(counts[v])) for v in _claims.VERDICTS if v in counts]
+    verdicts = [v for v in _claims.VERDICTS if v in counts]
+    summary = [(_badge(v), str(counts[v])) for v in verdicts]
     parts = [_table(("verdict", "claims"), [*summary, ("all", str(len(frame)))])]
+    choices = {"part": list(dict.fromkeys(frame["part"])), "verdict": verdicts}
+    parts.append(_filters(choices, len(frame)))
     header = ("claim", "measured", "verdict")
     for figure, group in frame.groupby("figure", sort=False):
         rows = [
@@ -91,9 +97,40 @@ def scoreboard(frame: pd.DataFrame) -> Block:
             )
             for row in group.to_dict("records")
         ]
-        parts.append(f"<h3>{_text(_heading(str(figure)))}</h3>{_table(header, rows)}")
-    text = "\n".join(f"{v}: {counts[v]}" for v in _claims.VERDICTS if v in counts)
+        told = [
+            {"part": row["part"], "verdict": row["verdict"]} for row in group.to_dict("records")
+        ]
+        table = _table(header, rows, told)
+        parts.append(f"<div data-claims><h3>{_linked(str(figure))}</h3>{table}</div>")
+    text = "\n".join(f"{v}: {counts[v]}" for v in verdicts)
     return Block("".join(parts), text)
+
+
+def _filters(choices: Mapping[str, Sequence[str]], count: int) -> str:
+    """A select for each property of the rows, and how many rows are shown."""
+    selects = [
+        f'<label style="margin-right:1.5em">{_text(name)} <select data-filter="{name}">'
+        f'<option value="">all</option>'
+        + "".join(f"<option>{_text(value)}</option>" for value in values)
+        + "</select></label>"
+        for name, values in choices.items()
+    ]
+    shown = f'<output data-shown aria-live="polite">{count} claims</output>'
+    return f"<p>{''.join(selects)}{shown}</p>"
+
+
+def _linked(figure: str) -> str:
+    """A figure's heading, with a link to its chapter, as from the scoreboard's page, where there is
+    one, and the command that repeats it where it has runs."""
+    heading = _text(_heading(figure))
+    try:
+        path = chapter(figure).removeprefix("chapters/").removesuffix(".ipynb")
+    except ValueError:
+        return heading
+    link = f'<a href="{path}.html">{heading}</a>'
+    if figure not in experiments.FIGURES:
+        return link
+    return f'{link} <small style="font-size:60%"><code>make run FIG={figure}</code></small>'
 
 
 def provenance(
@@ -280,11 +317,20 @@ def _small(note: object) -> str:
     return f"<br><small>{_text(note)}</small>" if note else ""
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _table(
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    told: Sequence[Mapping[str, str]] | None = None,
+) -> str:
+    """A table of cells that are HTML already; ``told`` gives data attributes of each row."""
+    marks = [
+        "".join(f' data-{name}="{_text(value)}"' for name, value in one.items())
+        for one in told or [{}] * len(rows)
+    ]
     head = "".join(f'<th scope="col" style="{CELL}">{_text(cell)}</th>' for cell in header)
     body = "".join(
-        "<tr>" + "".join(f'<td style="{CELL}">{cell}</td>' for cell in row) + "</tr>"
-        for row in rows
+        f"<tr{mark}>" + "".join(f'<td style="{CELL}">{cell}</td>' for cell in row) + "</tr>"
+        for row, mark in zip(rows, marks, strict=True)
     )
     return (
         '<div style="overflow-x:auto"><table class="table">'

@@ -11,9 +11,11 @@ import json
 import re
 import shlex
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 from synthetic_runs import gd_run, sgd_run
 
 from ijrlib import claims, experiments, report, store, theorems
@@ -81,6 +83,27 @@ def test_the_scoreboard_counts_every_claim_once(tmp_path):
     assert str(len(board)) in text
     assert all(claim_id in text for claim_id in board["id"])
     assert "Figure 3" in text and "Table 1" in text and "Theorem 2" in text
+
+
+def test_the_scoreboard_has_filters_links_to_chapters_and_the_commands(tmp_path):
+    board = claims.scoreboard("laptop", str(tmp_path))
+    page = report.scoreboard(board).html
+    for part in dict.fromkeys(board["part"]):
+        assert f"<option>{part}</option>" in page
+    assert page.count("data-verdict=") == len(board)
+    for figure in ("fig03", "thm1"):
+        path = Path(report.chapter(figure)).relative_to("chapters").with_suffix(".html")
+        assert f'<a href="{path}">' in page
+    assert "make run FIG=fig03" in page and "make run FIG=thm1" not in page
+
+
+def test_the_scoreboard_s_parts_are_those_of_the_book():
+    toc = yaml.safe_load((store.root() / "_toc.yml").read_text())
+    for chapters in toc["parts"]:
+        for page in chapters["chapters"]:
+            figure = Path(page["file"]).name.split("_")[0]
+            if figure in claims.figures():
+                assert claims.part(figure) == chapters["caption"], figure
 
 
 # -- provenance ------------------------------------------------------------------------------------
