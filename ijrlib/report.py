@@ -71,6 +71,21 @@ def claims(figure: str, runs: Sequence[Run], scale: str) -> Block:
     return Block(_table(header, rows) + remark, text)
 
 
+def counts(frame: pd.DataFrame) -> Block:
+    """How many claims of each part of the book have which verdict.
+
+    Args:
+        frame: from :func:`ijrlib.claims.scoreboard`.
+    """
+    verdicts = [v for v in _claims.VERDICTS if (frame["verdict"] == v).any()]
+    rows = []
+    for name in [*dict.fromkeys(frame["part"]), "all"]:
+        group = frame if name == "all" else frame.loc[frame["part"] == name]
+        found = group["verdict"].value_counts()
+        rows.append((name, *(found.get(v, 0) for v in verdicts), len(group)))
+    return table(("part of the book", *verdicts, "claims"), rows)
+
+
 def scoreboard(frame: pd.DataFrame) -> Block:
     """The whole scoreboard: how many claims have which verdict, filters, then a table for each
     figure, with a link to its chapter and the command that repeats it.

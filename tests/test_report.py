@@ -85,6 +85,17 @@ def test_the_scoreboard_counts_every_claim_once(tmp_path):
     assert "Figure 3" in text and "Table 1" in text and "Theorem 2" in text
 
 
+def test_counts_add_up_over_parts_and_verdicts(tmp_path):
+    board = claims.scoreboard("laptop", str(tmp_path))
+    header, *rows = [line.split(" | ") for line in report.counts(board).text.splitlines()]
+    assert header[0] == "part of the book" and header[-1] == "claims"
+    numbers = {row[0]: [int(cell) for cell in row[1:]] for row in rows}
+    total = numbers.pop("all")
+    assert total[-1] == len(board)
+    assert [sum(column) for column in zip(*numbers.values(), strict=True)] == total
+    assert all(sum(row[:-1]) == row[-1] for row in numbers.values())
+
+
 def test_the_scoreboard_has_filters_links_to_chapters_and_the_commands(tmp_path):
     board = claims.scoreboard("laptop", str(tmp_path))
     page = report.scoreboard(board).html
