@@ -184,6 +184,33 @@ def provenance(
     return Block("".join(parts), text)
 
 
+def compute(runs: Sequence[Run]) -> Block:
+    """What runs have cost: for each data set and network their number, seeds, updates, hours and
+    machines; then all together."""
+    groups: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        groups.setdefault((run.config.dataset, run.config.network), []).append(run)
+    rows = [(*key, *_spent(group)) for key, group in sorted(groups.items())]
+    header = ("data", "network", "runs", "seeds", "updates", "hours", "on")
+    return table(header, [*rows, ("all", "", *_spent(runs))])
+
+
+def _spent(runs: Sequence[Run]) -> tuple[str, ...]:
+    seconds = sum(run.provenance.get("wall_seconds", 0.0) for run in runs)
+    machines = {
+        f"{run.provenance.get('processor') or run.provenance.get('device', 'unknown')}, "
+        f"{run.provenance.get('threads', '?')} thread(s)"
+        for run in runs
+    }
+    return (
+        str(len(runs)),
+        str(len({run.config.seed for run in runs})),
+        f"{sum(int(run.series['step'].iloc[-1]) for run in runs):,}",
+        f"{seconds / 3600:.1f}",
+        "; ".join(sorted(machines)),
+    )
+
+
 def checks(results: Sequence[Any]) -> Block:
     """Table of :class:`ijrlib.theorems.Check`: statement, worst slack, what rounding may take from
     it, where that is, and whether the statement holds."""

@@ -117,6 +117,16 @@ def test_the_scoreboard_s_parts_are_those_of_the_book():
                 assert claims.part(figure) == chapters["caption"], figure
 
 
+def test_compute_adds_up_runs_seeds_updates_and_hours():
+    again = dataclasses.replace(GD, config=GD.config.replace(seed=1))
+    other = dataclasses.replace(SGD, config=SGD.config.replace(dataset="cifar10"))
+    text = report.compute([GD, again, other]).text.splitlines()
+    assert text[0] == "data | network | runs | seeds | updates | hours | on"
+    assert text[1].startswith("cifar10 | 6cnn | 1 | 1 | 1,700 | 0.0 | cpu, 1 thread(s)")
+    assert text[2].startswith("digits | 6cnn | 2 | 2 | 600 | 0.1 | ")
+    assert text[3].startswith("all |  | 3 | 2 | 2,300 | 0.1 | ")
+
+
 # -- provenance ------------------------------------------------------------------------------------
 
 
