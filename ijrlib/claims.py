@@ -30,6 +30,7 @@ PARTS = {  # part of the book: its figures; the rest are of implicit regularizat
     "Explicit regularization": {"ejr", "fig07", "fig33", "tab1", "tab2", "tab3"},
 }
 IMPLICIT = "Implicit regularization"
+PART_ORDER = ("Theory", "Impurity", IMPLICIT, "The curvature subspace", "Explicit regularization")
 VERDICTS = (
     "reproduced",
     "reproduced at reduced scale",

@@ -79,7 +79,7 @@ def counts(frame: pd.DataFrame) -> Block:
     """
     verdicts = [v for v in _claims.VERDICTS if (frame["verdict"] == v).any()]
     rows = []
-    for name in [*dict.fromkeys(frame["part"]), "all"]:
+    for name in [*_parts(frame), "all"]:
         group = frame if name == "all" else frame.loc[frame["part"] == name]
         found = group["verdict"].value_counts()
         rows.append((name, *(found.get(v, 0) for v in verdicts), len(group)))
@@ -99,7 +99,7 @@ def scoreboard(frame: pd.DataFrame) -> Block:
     verdicts = [v for v in _claims.VERDICTS if v in counts]
     summary = [(_badge(v), str(counts[v])) for v in verdicts]
     parts = [_table(("verdict", "claims"), [*summary, ("all", str(len(frame)))])]
-    choices = {"part": list(dict.fromkeys(frame["part"])), "verdict": verdicts}
+    choices = {"part": _parts(frame), "verdict": verdicts}
     parts.append(_filters(choices, len(frame)))
     header = ("claim", "measured", "verdict")
     for figure, group in frame.groupby("figure", sort=False):
@@ -119,6 +119,10 @@ def scoreboard(frame: pd.DataFrame) -> Block:
         parts.append(f"<div data-claims><h3>{_linked(str(figure))}</h3>{table}</div>")
     text = "\n".join(f"{v}: {counts[v]}" for v in verdicts)
     return Block("".join(parts), text)
+
+
+def _parts(frame: pd.DataFrame) -> list[str]:
+    return [name for name in _claims.PART_ORDER if (frame["part"] == name).any()]
 
 
 def _filters(choices: Mapping[str, Sequence[str]], count: int) -> str:
