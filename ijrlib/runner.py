@@ -133,7 +133,8 @@ def _run(
         optimizer.load_state_dict(saved["optimizer"])
         recorder.restore(saved["rows"], saved["arrays"])
         memory = {name: value.to(target) for name, value in saved["memory"].items()}
-        if (begun := saved["data"]) != data.source["sha256"]:
+        begun = saved.get("data", data.source["sha256"])  # older checkpoints do not say
+        if begun != data.source["sha256"]:
             raise ValueError(
                 f"data: the checkpoint of {config.name} is of files with SHA-256 {begun}, got "
                 f"{data.source['sha256']}; bring them back, or remove {checkpoint.path} to start "
