@@ -44,6 +44,8 @@ def execute(tmp_path_factory):
             parameters = {"runs_dir": str(folder / "runs"), **parameters}
         if "live" in defaults(path):
             parameters["live"] = True
+            if "results_dir" in defaults(path):  # not over the stored ones
+                parameters["results_dir"] = str(folder / "results")
         return papermill.execute_notebook(
             path,
             folder / path.name,
