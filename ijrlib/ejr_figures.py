@@ -64,7 +64,7 @@ def along_training(
     and dashed with the regularizer, a line for each seed.  Sharpness with 2/η, dotted."""
     groups = by_lr(runs)
     figure, grid = plt.subplots(
-        len(groups), len(names), figsize=(8.4, 1.7 * len(groups) + 0.5), sharex=True, squeeze=False
+        len(groups), len(names), figsize=(8.4, 1.7 * len(groups) + 0.5), sharex="row", squeeze=False
     )
     for row, (lr, group) in zip(grid, groups.items(), strict=True):
         for axes, name in zip(row, names, strict=True):
