@@ -99,8 +99,8 @@ def compare(
     arms = [_by_seed(runs, {}), _by_seed(runs, regularizer)]
     common = sorted(set(arms[0]) & set(arms[1]))
     if not common:
-        which = "a seed common to both arms" if all(arms) else "regularizer" if arms[0] else "none"
-        raise NotMeasured(f"no run with {which}")
+        lacking = "no seed that both arms have" if all(arms) else "no run with the regularizer"
+        raise NotMeasured(lacking if arms[0] else "no run")
     for run in (arm[seed] for arm in arms for seed in common):
         _check(run)
     factor = 100.0 if name.endswith("accuracy") else 1.0
