@@ -252,8 +252,10 @@ def _benchmark_blocks(document: _benchmarks.Document) -> list[Block]:
         f"{sum(origin['wall_seconds'].values()) / 60:.0f} min."
     )
     blocks = [_heading_block("h2", origin["machine"], facts)]
-    blocks.append(_heading_block("h3", "Goals", ""))
-    blocks.append(table(*_benchmarks.goals_table(document)))
+    header, goals = _benchmarks.goals_table(document)
+    if goals:
+        blocks.append(_heading_block("h3", "Goals", ""))
+        blocks.append(table(header, goals))
     for found in document["benchmarks"]:
         blocks.append(_heading_block("h3", found["title"], found["setting"]))
         blocks.append(table(*_benchmarks.table(found)))
