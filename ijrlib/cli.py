@@ -245,7 +245,9 @@ def bench(
     for found in document["benchmarks"]:
         typer.echo(f"\n{found['title']}\n{found['setting']}")
         _print_table(*benchmarks.table(found))
-    _print_table(*benchmarks.goals_table(document))
+    header, goals = benchmarks.goals_table(document)
+    if goals:
+        _print_table(header, goals)
     typer.echo(f"stored: {benchmarks.save(document, out)}")
 
 
