@@ -77,7 +77,7 @@ def counts(frame: pd.DataFrame) -> Block:
     Args:
         frame: from :func:`ijrlib.claims.scoreboard`.
     """
-    verdicts = [v for v in _claims.VERDICTS if (frame["verdict"] == v).any()]
+    verdicts = [v for v in _claims.VERDICTS if v in set(frame["verdict"])]
     rows = []
     for name in [*_parts(frame), "all"]:
         group = frame if name == "all" else frame.loc[frame["part"] == name]
@@ -122,7 +122,7 @@ def scoreboard(frame: pd.DataFrame) -> Block:
 
 
 def _parts(frame: pd.DataFrame) -> list[str]:
-    return [name for name in _claims.PART_ORDER if (frame["part"] == name).any()]
+    return [name for name in _claims.PART_ORDER if name in set(frame["part"])]
 
 
 def _filters(choices: Mapping[str, Sequence[str]], count: int) -> str:
