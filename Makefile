@@ -1,11 +1,11 @@
 # Environments inside the clone: .venv-book builds the book (no torch), .venv trains and tests,
-# .venv-workflow has Snakemake.
+# .venv-workflow has Snakemake, .venv-browser opens the book in Chromium.
 PYTHON ?= python3
 UV ?= uv
 FIG ?= fig03
 SCALE ?= laptop
 
-.PHONY: help book test verify run lock clean
+.PHONY: help book test browse verify run links pdf lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -22,6 +22,10 @@ endif
 test: .venv/.ready .venv-book/.ready .venv-workflow/.ready ## run the tests, which build the book too
 	@.venv/bin/python -m pytest
 
+browse: .venv-browser/.ready book ## test the built book in headless Chromium
+	@command -v chromium google-chrome >/dev/null || .venv-browser/bin/playwright install --with-deps chromium
+	@.venv-browser/bin/python -m pytest --confcutdir=tests/browser tests/browser
+
 verify: .venv/.ready ## check both theorems numerically, Theorem 1 also exactly
 	@.venv/bin/ijr verify
 
@@ -35,6 +39,7 @@ run: .venv/.ready ## repeat a chapter, training what is missing: make run FIG=fi
 lock: ## pin requirements/*.txt again from pyproject.toml (needs uv)
 	$(UV) pip compile -q -c requirements/constraints.txt --extra book pyproject.toml -o requirements/book.txt
 	$(UV) pip compile -q -c requirements/constraints.txt --extra book --extra train --extra bench --extra dev pyproject.toml -o requirements/dev.txt
+	$(UV) pip compile -q -c requirements/constraints.txt --extra browser pyproject.toml -o requirements/browser.txt
 	$(UV) pip compile -q -c requirements/constraints.txt --extra workflow pyproject.toml -o requirements/workflow.txt
 
 clean: ## remove what was built, keep the environments
@@ -42,6 +47,7 @@ clean: ## remove what was built, keep the environments
 
 .venv-book/.ready: requirements/book.txt pyproject.toml
 .venv/.ready: requirements/dev.txt pyproject.toml
+.venv-browser/.ready: requirements/browser.txt pyproject.toml
 .venv-workflow/.ready: requirements/workflow.txt pyproject.toml
 
 %/.ready:

@@ -2,9 +2,11 @@
 
 import ast
 import re
+from html.parser import HTMLParser
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import nbformat
 import pytest
@@ -13,6 +15,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 CHAPTERS = sorted((ROOT / "chapters").rglob("*.ipynb"))
 MOST_LINES = 40
+MOST_BYTES = 3_000_000
 RUN_PARAMETERS = {"scale", "device", "seed", "overrides", "runs_dir"}
 
 sys.path.append(str(ROOT / "_ext"))
@@ -117,12 +120,63 @@ def test_the_fingerprint_changes_with_library_and_runs_and_with_nothing_else(tmp
         seen.add(fingerprint(tmp_path))
 
 
-def test_the_book_builds_without_torch_and_without_warnings():
+@pytest.fixture(scope="module")
+def pages():
+    """Name below ``_build/html`` → page of the book, which is built if it is not there."""
     book = subprocess.run(["make", "book"], cwd=ROOT, capture_output=True, text=True)
     assert book.returncode == 0, book.stdout[-4000:] + book.stderr[-4000:]
+    top = ROOT / "_build/html"
+    return {str(path.relative_to(top)): Page(path) for path in sorted(top.rglob("*.html"))}
+
+
+class Page(HTMLParser):
+    """What a page loads, what it links to and the places in it that can be linked to."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.path, self.loads, self.links, self.anchors = path, [], [], {"", "top"}
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        given = {name: value or "" for name, value in attrs}
+        self.anchors |= {given[name] for name in ("id", "name") if name in given}
+        if tag in {"script", "img", "iframe", "source"} and "src" in given:
+            self.loads.append(given["src"])
+        elif tag == "link" and given.get("rel") in {"stylesheet", "preload", "icon"}:
+            self.loads.append(given["href"])
+        elif tag == "a" and "href" in given:
+            self.links.append(given["href"])
+
+
+def test_the_book_builds_without_torch_and_without_warnings(pages):
     torch = subprocess.run(
         [ROOT / ".venv-book/bin/python", "-c", "import torch"], cwd=ROOT, capture_output=True
     )
     assert torch.returncode != 0
-    for name in toc_files():
-        assert (ROOT / "_build/html" / f"{name}.html").is_file()
+    assert set(pages) >= {f"{name}.html" for name in toc_files()}
+
+
+def test_no_link_within_the_book_is_broken(pages):
+    broken = []
+    for name, page in pages.items():
+        for link in page.links:
+            target = urlsplit(link)
+            if target.scheme in {"http", "https", "mailto", "data"}:
+                continue
+            path = (page.path.parent / unquote(target.path)) if target.path else page.path
+            known = pages.get(str(path.resolve().relative_to(ROOT / "_build/html")))
+            if not path.is_file() or (known and unquote(target.fragment) not in known.anchors):
+                broken.append(f"{name}: {link}")
+    assert broken == []
+
+
+def test_a_page_loads_only_files_of_the_book_and_not_many(pages):
+    for name in (f"{name}.html" for name in toc_files()):
+        page = pages[name]
+        weight = page.path.stat().st_size
+        for link in {load.partition("?")[0] for load in page.loads}:
+            if not link.startswith("data:"):
+                file = page.path.parent / unquote(link)
+                assert file.is_file(), f"{name} loads {link}"
+                weight += 0 if "mathjax" in link else file.stat().st_size
+        assert weight < MOST_BYTES, f"{name} weighs {weight:,} bytes"

@@ -118,6 +118,7 @@ EDGES = {
     "subspace_figures": {"figures", "subspace_criteria"},
     "ejr_figures": {"config", "ejr_criteria", "figures"},
     "report": {"benchmarks", "claims", "experiments"},
+    "interactive": {"embedding", "figures", "phases", "report"},
     "cli": None,  # everything
 }
 # imported inside the function that needs it, so that the module itself stays free of torch
@@ -143,6 +144,7 @@ TORCH_FREE = [
     "subspace_figures",
     "ejr_figures",
     "report",
+    "interactive",
     "theorems",
     "cli",
 ]
