@@ -5,7 +5,7 @@ UV ?= uv
 FIG ?= fig03
 SCALE ?= laptop
 
-.PHONY: help book test browse verify run links pdf lock clean
+.PHONY: help book test browse verify run links lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -35,6 +35,9 @@ run: .venv/.ready ## repeat a chapter, training what is missing: make run FIG=fi
 	  ls chapters/*/*.ipynb | sed -E 's|.*/([^_]*)_.*|  \1|' >&2; exit 1; }; \
 	mkdir -p _build/rerun && \
 	.venv/bin/papermill "$$chapter" _build/rerun/$(FIG)_$(SCALE).ipynb -k python3 -p scale $(SCALE)
+
+links: .venv-book/.ready ## check the links to other sites (needs a network)
+	@.venv-book/bin/jupyter-book build . --builder linkcheck --keep-going
 
 lock: ## pin requirements/*.txt again from pyproject.toml (needs uv)
 	$(UV) pip compile -q -c requirements/constraints.txt --extra book pyproject.toml -o requirements/book.txt
