@@ -32,7 +32,9 @@ def shown(figure) -> np.ndarray:
     return np.array([[float(cell) for cell in row.locator("td").all_inner_texts()] for row in rows])
 
 
-@pytest.mark.parametrize("weights", [(1, 0.5, 0.25, 0.1, 0.05), (1, 1, 1, 1, 1), (1, 1, 0.3, 0.3, 0.01)])
+@pytest.mark.parametrize(
+    "weights", [(1, 0.5, 0.25, 0.1, 0.05), (1, 1, 1, 1, 1), (1, 1, 0.3, 0.3, 0.01)]
+)
 def test_the_secular_function_has_the_eigenvalues_of_the_library(open_page, weights):
     figure = open_page(FIG01).locator("figure[data-ijr-look=secular]")
     before = figure.locator("path.ijr-curve").first.get_attribute("d")
