@@ -6,6 +6,7 @@ As in :mod:`ijrlib.figures`: each function takes stored runs and returns a matpl
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -16,7 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from ijrlib import embedding, phases
-from ijrlib.evolution_criteria import label, ratio, tightness
+from ijrlib.criteria import NotMeasured
+from ijrlib.evolution_criteria import label, plateau, ratio, tightness
 from ijrlib.evolution_criteria import relation as related
 from ijrlib.figures import (
     BLUE,
@@ -143,9 +145,10 @@ def mark_phases(axes: Axes, ends: Sequence[int]) -> None:
 
 @styled
 def evolution(runs: Sequence[Any], by: str, jacobian: str = "jacobian_norm_sq") -> Figure:
-    """‖H‖, a squared Jacobian norm and ⟨λ^(1)⟩ against the step, one colour and line style for each
-    value of a field; the first seed smoothed (running median over a twentieth of the run), its
-    measurements and the other seeds faint.
+    """‖H‖, a squared Jacobian norm (logarithmic axis) and ⟨λ^(1)⟩ against the step, one colour and
+    line style for each value of a field; the first seed smoothed (running median over a twentieth
+    of the run), its measurements and the other seeds faint.  A bar for each run that has a phase II
+    spans it, at the median over it: what the claims about plateaus compare.
 
     Args:
         by: "lr" or "batch_size".
@@ -167,9 +170,16 @@ def evolution(runs: Sequence[Any], by: str, jacobian: str = "jacobian_norm_sq") 
                 axes.plot(
                     frame["step"], smooth, color=color, linestyle=line, label=setting(run, by)
                 )
+        with suppress(NotMeasured):
+            for axes, name in zip(panels[:2], names, strict=False):
+                level = plateau(run, name)
+                axes.plot(phases.active_period(run), (level, level), color=color, linewidth=2.5)
     for axes, name in zip(panels, names, strict=True):
         axes.set(xlabel="step", ylabel=QUANTITIES[name].label)
-        axes.set_ylim(bottom=0)
+        if axes is panels[1]:
+            axes.set_yscale("log")
+        else:
+            axes.set_ylim(bottom=0)
     for lr in values_of(runs, "lr"):
         color = COLORS[keys.index(lr)] if by == "lr" else GREY
         panels[0].axhline(2 / lr, color=color, linewidth=0.8, linestyle=(0, (1, 3)))

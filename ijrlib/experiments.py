@@ -21,7 +21,7 @@ FIGURES: Mapping[str, Figure] = {**figure_table.FIGURES, **ejr_table.FIGURES}
 SCALES = ("smoke", "laptop", "paper")
 SMOKE_STEPS = 12
 CHEAP = ("impurity", "accuracy", "autocast_check")  # measures of a few gradients
-LARGE = ("vgg", "vgg_cifar100")  # ten million parameters: a curvature costs half a minute
+LARGE = ("vgg", "vgg_cifar100")  # ten million parameters: 32 examples cost minutes to measure
 
 
 # -- access ----------------------------------------------------------------------------------------
@@ -54,12 +54,13 @@ def configs(
 def smoke(config: RunConfig) -> RunConfig:
     """The same experiment in seconds: ``SMOKE_STEPS`` steps on some of scikit-learn's digits.
 
-    Windows of measures shrink in proportion to the number of steps, with three exceptions: a
-    spectrum costs hundreds of gradients and is taken twice a window at most; what costs tens of
-    gradients is taken every fourth step of a large network; a path of a few points has neither
-    neighbours nor a direction, so a trajectory has all steps.
+    A large network has fewer of them.  Windows of measures shrink in proportion to the number of
+    steps, with three exceptions: a spectrum costs hundreds of gradients and is taken twice a window
+    at most; what costs tens of gradients is taken every fourth step of a large network; a path of a
+    few points has neither neighbours nor a direction, so a trajectory has all steps.
     """
     factor = SMOKE_STEPS / config.steps
+    examples = 8 if config.network in LARGE else 32
 
     def windows(name: str) -> list[Window]:
         if name == "trajectory":
@@ -75,11 +76,11 @@ def smoke(config: RunConfig) -> RunConfig:
 
     return config.replace(
         dataset="digits",
-        examples=32,
+        examples=examples,
         steps=SMOKE_STEPS,
-        batch_size=None if config.batch_size is None else min(16, max(2, config.batch_size // 16)),
-        probe=16,
-        test_examples=min(config.test_examples, 32),
+        batch_size=config.batch_size and min(examples // 2, max(2, config.batch_size // 16)),
+        probe=examples // 2,
+        test_examples=min(config.test_examples, examples),
         measures={name: windows(name) for name, _ in config.measures},
     )
 

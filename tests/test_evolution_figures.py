@@ -72,6 +72,21 @@ def test_a_comparison_draws_every_run_and_smooths_the_first_seed_of_each_setting
     assert dotted == {2 / lr for lr in (0.02, 0.04, 0.08)}
 
 
+def test_a_comparison_has_a_bar_over_phase_2_at_the_median_that_the_claims_compare():
+    sharpness, jacobian, impurity = FIGURES["evolution"].axes
+    for axes, name in ((sharpness, "sharpness"), (jacobian, "jacobian_norm_sq")):
+        bars = [points(x) for x in axes.get_lines() if x.get_linewidth() == 2.5]
+        assert len(bars) == len(LRS)
+        for (steps, heights), run in zip(bars, reversed(LRS), strict=True):
+            assert tuple(steps) == (PHASE_ONSET, PHASE_PEAK)
+            assert set(heights) == {evolution_criteria.plateau(run, name)}
+    assert not any(x.get_linewidth() == 2.5 for x in impurity.get_lines())
+    early = phase_run()
+    early.series["impurity_mean"] = 1.0 / (early.series["step"] + 1)
+    without = evolution_figures.evolution([early], "lr").axes[0]
+    assert not any(x.get_linewidth() == 2.5 for x in without.get_lines())
+
+
 def test_norms_are_drawn_up_to_a_step_and_every_so_many():
     for axes in FIGURES["norms"].axes:
         steps, _ = points(axes.get_lines()[0])
