@@ -5,7 +5,7 @@ UV ?= uv
 FIG ?= fig03
 SCALE ?= laptop
 
-.PHONY: help book test browse verify run links lock clean
+.PHONY: help book pdf test browse verify run links pictures lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -25,6 +25,14 @@ test: .venv/.ready .venv-book/.ready .venv-workflow/.ready ## run the tests, whi
 browse: .venv-browser/.ready book ## test the built book in headless Chromium
 	@command -v chromium google-chrome >/dev/null || .venv-browser/bin/playwright install --with-deps chromium
 	@.venv-browser/bin/python -m pytest --confcutdir=tests/browser tests/browser
+
+pdf: .venv-book/.ready .venv-browser/.ready ## print the book with Chromium: _build/pdf/book.pdf
+	@command -v chromium google-chrome >/dev/null || .venv-browser/bin/playwright install --with-deps chromium
+	@.venv-book/bin/jupyter-book build . -W --keep-going --builder singlehtml || { rm -rf _build/.doctrees; exit 1; }
+	@.venv-browser/bin/python _ext/print_book.py _build/singlehtml/chapters/intro.html _build/pdf/book.pdf
+
+pictures: .venv-book/.ready ## draw the README's pictures again, from stored runs
+	@.venv-book/bin/python _ext/pictures.py
 
 verify: .venv/.ready ## check both theorems numerically, Theorem 1 also exactly
 	@.venv/bin/ijr verify

@@ -11,6 +11,9 @@ from urllib.parse import unquote, urlsplit
 import nbformat
 import pytest
 import yaml
+from PIL import Image
+
+from ijrlib import experiments
 
 ROOT = Path(__file__).resolve().parents[1]
 CHAPTERS = sorted((ROOT / "chapters").rglob("*.ipynb"))
@@ -19,6 +22,7 @@ MOST_BYTES = 3_000_000
 RUN_PARAMETERS = {"scale", "device", "seed", "overrides", "runs_dir"}
 
 sys.path.append(str(ROOT / "_ext"))
+import pictures  # noqa: E402
 from chapter_cache import fingerprint  # noqa: E402
 
 WITH_RUNS = [path for path in CHAPTERS if "experiments.runs(" in path.read_text()]
@@ -118,6 +122,14 @@ def test_the_fingerprint_changes_with_library_and_runs_and_with_nothing_else(tmp
         (tmp_path / name).write_text("2")
         assert fingerprint(tmp_path) not in seen
         seen.add(fingerprint(tmp_path))
+
+
+@pytest.mark.parametrize("name", pictures.PICTURES)
+def test_a_picture_of_the_readme_was_drawn_from_the_runs_that_are_stored(name):
+    runs = experiments.runs(pictures.PICTURES[name][0], "laptop")
+    with Image.open(pictures.FOLDER / f"{name}.png") as picture:
+        assert picture.info["Source"] == pictures.source(runs), "make pictures"
+    assert f"(_static/readme/{name}.png)" in (ROOT / "README.md").read_text()
 
 
 @pytest.fixture(scope="module")
