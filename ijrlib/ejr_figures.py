@@ -26,6 +26,7 @@ LABELS = {  # column of the series: label of its axis
     "test_accuracy": "test accuracy",
     "test_loss": "test loss",
 }
+TITLES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "mnist": "pairs of MNIST digits"}
 
 
 @styled
@@ -108,7 +109,7 @@ def overfitting(runs: Sequence[Any]) -> Figure:
                 for share in DECAY_AT:
                     place = share * run.config.steps / epoch
                     axes.axvline(place, color=GREY, linestyle=":", linewidth=0.8)
-        column[0].set_title(dataset)
+        column[0].set_title(TITLES.get(dataset, dataset))
         column[0].legend()
         column[1].set_xlabel("epoch")
     return figure

@@ -7,7 +7,7 @@ import sys
 import pandas as pd
 import pytest
 
-from ijrlib import ejr_table, experiments, figure_table, store
+from ijrlib import ejr_table, experiments, figure_table, networks, store
 from ijrlib.experiments import FIGURES, SCALES
 
 
@@ -87,6 +87,20 @@ def test_every_cell_of_the_printed_tables_has_its_two_runs_at_the_papers_scale()
                 and (cell.network == "SimpleCNN" or config.steps == 390 * epochs)
                 for config in table.paper
             ), (cell.id, arm)
+
+
+def test_rho_at_laptop_scale_is_as_long_beside_the_weights_as_the_best_one_in_print():
+    def length(network: str) -> float:
+        parameters = networks.build(network, seed=0).parameters()
+        return float(sum(p.detach().double().square().sum() for p in parameters)) ** 0.5
+
+    scale = length("wrn10_2") / length("wrn28_10")
+    for name, best in (("wrn10_2", 2), ("wrn10_2_cifar100", 5)):
+        table = "CIFAR-100" if name.endswith("100") else "CIFAR-10"
+        printed = ejr_table.WRN_V1[table, 400][1]
+        assert best == max(printed, key=printed.get)
+        nearest = min(printed, key=lambda rho: abs(rho - scale * best))
+        assert {c.rho for c in ejr_table.WIDE if c.network == name} == {0.0, nearest}
 
 
 def test_seeds_of_a_figure_follow_one_another():
