@@ -29,7 +29,8 @@ browse: .venv-browser/.ready book ## test the built book in headless Chromium
 pdf: .venv-book/.ready .venv-browser/.ready ## print the book with Chromium: _build/pdf/book.pdf
 	@command -v chromium google-chrome >/dev/null || .venv-browser/bin/playwright install --with-deps chromium
 	@.venv-book/bin/jupyter-book build . -W --keep-going --builder singlehtml || { rm -rf _build/.doctrees; exit 1; }
-	@.venv-browser/bin/python _ext/print_book.py _build/singlehtml/chapters/intro.html _build/pdf/book.pdf
+	@cp _build/singlehtml/chapters/intro.html _build/singlehtml/book.html  # its links are relative to here
+	@.venv-browser/bin/python _ext/print_book.py _build/singlehtml/book.html _build/pdf/book.pdf
 
 pictures: .venv-book/.ready ## draw the README's pictures again, from stored runs
 	@.venv-book/bin/python _ext/pictures.py

@@ -1,6 +1,6 @@
 """``make pdf``: print the book, built as one page, with headless Chromium.
 
-python _ext/print_book.py _build/singlehtml/chapters/intro.html _build/pdf/book.pdf
+python _ext/print_book.py _build/singlehtml/book.html _build/pdf/book.pdf
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ def print_page(page: Path, pdf: Path) -> None:
         tab.pdf(
             path=pdf,
             format="A4",
+            scale=0.8,
             margin={"top": "16mm", "bottom": "18mm", "left": "14mm", "right": "14mm"},
             print_background=True,
             display_header_footer=True,
