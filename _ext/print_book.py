@@ -19,7 +19,8 @@ FOOTER = (
 
 
 def print_page(page: Path, pdf: Path) -> None:
-    """Wait for the formulas of an HTML page and print it on A4, with bookmarks and page numbers."""
+    """Wait for the formulas of a page, unfold what is folded, and print it on A4, with bookmarks
+    and page numbers."""
     found = shutil.which("chromium") or shutil.which("google-chrome")  # else Playwright's own
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found)
@@ -27,6 +28,7 @@ def print_page(page: Path, pdf: Path) -> None:
         tab.set_default_timeout(MINUTES * 60_000)
         tab.goto(page.resolve().as_uri())
         tab.evaluate("MathJax.startup.promise.then(() => null)")
+        tab.evaluate("document.querySelectorAll('details').forEach(part => (part.open = true))")
         pdf.parent.mkdir(parents=True, exist_ok=True)
         tab.pdf(
             path=pdf,

@@ -152,6 +152,9 @@ def _linked(figure: str) -> str:
     return f'{link} <small style="font-size:60%"><code>make run FIG={figure}</code></small>'
 
 
+MOST_ROWS = 3
+
+
 def provenance(
     figure: str,
     runs: Sequence[Run],
@@ -160,8 +163,8 @@ def provenance(
     overrides: Mapping[str, Any] | None = None,
 ) -> Block:
     """Where the figure comes from: scale beside the paper's setting, the runs with their machine
-    and data, the command that repeats the chapter, the series as CSV, and a warning for a diverged
-    run."""
+    and data (folded where they are many), the command that repeats the chapter, the series as CSV,
+    and a warning for a diverged run."""
     command = rerun_command(figure, scale, seed, overrides)
     entry = experiments.FIGURES.get(figure)
     facts = {
@@ -180,7 +183,10 @@ def provenance(
     parts.append("<ul>" + "".join(f"<li>{_text(k)}: {_text(v)}</li>" for k, v in lines) + "</ul>")
     if runs:
         header = ("run", "setting here", "data", "computed", "series")
-        parts.append(_table(header, [_run_row(run) for run in runs]))
+        rows = _table(header, [_run_row(run) for run in runs])
+        summary = f"<summary>{len(runs)} runs: settings, data, machines and series</summary>"
+        fold = len(runs) > MOST_ROWS
+        parts.append(f"<details>{summary}{rows}</details>" if fold else rows)
     parts.append(f"<p>To repeat this chapter:</p><pre><code>{_text(command)}</code></pre>")
     text = "\n".join(
         [*warnings, *(f"{k}: {v}" for k, v in lines), *(r.config.name for r in runs), command]

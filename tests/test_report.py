@@ -166,6 +166,19 @@ def test_uncommitted_changes_are_shown():
     assert "(changed)" in text_of(report.provenance("fig03", [run], "laptop"))
 
 
+def test_many_runs_are_folded_and_all_there():
+    runs = [
+        dataclasses.replace(SGD, config=SGD.config.replace(seed=seed))
+        for seed in range(report.MOST_ROWS + 1)
+    ]
+    folded = report.provenance("fig03", runs, "laptop")._repr_html_()
+    _, _, inside = folded.partition("<details>")
+    inside, _, _ = inside.partition("</details>")
+    assert f"<summary>{len(runs)} runs" in inside
+    assert all(run.config.name in inside for run in runs)
+    assert "<details>" not in report.provenance("fig03", runs[:-1], "laptop")._repr_html_()
+
+
 def test_a_run_with_sparse_provenance_is_shown_all_the_same():
     run = dataclasses.replace(SGD, provenance={})
     assert "time unknown" in text_of(report.provenance("fig03", [run], "laptop"))
