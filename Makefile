@@ -4,6 +4,7 @@ PYTHON ?= python3
 UV ?= uv
 FIG ?= fig03
 SCALE ?= laptop
+CHROMIUM = command -v chromium google-chrome >/dev/null || .venv-browser/bin/playwright install --with-deps chromium
 
 .PHONY: help book pdf test browse verify run links pictures lock clean
 
@@ -23,11 +24,11 @@ test: .venv/.ready .venv-book/.ready .venv-workflow/.ready ## run the tests, whi
 	@.venv/bin/python -m pytest
 
 browse: .venv-browser/.ready book ## test the built book in headless Chromium
-	@command -v chromium google-chrome >/dev/null || .venv-browser/bin/playwright install --with-deps chromium
+	@$(CHROMIUM)
 	@.venv-browser/bin/python -m pytest --confcutdir=tests/browser tests/browser
 
 pdf: .venv-book/.ready .venv-browser/.ready ## print the book with Chromium: _build/pdf/book.pdf
-	@command -v chromium google-chrome >/dev/null || .venv-browser/bin/playwright install --with-deps chromium
+	@$(CHROMIUM)
 	@.venv-book/bin/jupyter-book build . -W --keep-going --builder singlehtml || { rm -rf _build/.doctrees; exit 1; }
 	@cp _build/singlehtml/chapters/intro.html _build/singlehtml/book.html  # its links are relative to here
 	@.venv-browser/bin/python _ext/print_book.py _build/singlehtml/book.html _build/pdf/book.pdf

@@ -18,12 +18,16 @@ FOOTER = (
 )
 
 
+def chromium() -> str | None:
+    """The system's Chromium or Chrome; None for Playwright's own where there is neither."""
+    return shutil.which("chromium") or shutil.which("google-chrome")
+
+
 def print_page(page: Path, pdf: Path) -> None:
     """Wait for the formulas of a page, unfold what is folded, and print it on A4, with bookmarks
     and page numbers."""
-    found = shutil.which("chromium") or shutil.which("google-chrome")  # else Playwright's own
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found)
+        browser = playwright.chromium.launch(executable_path=chromium())
         tab = browser.new_context(offline=True, color_scheme="light").new_page()
         tab.set_default_timeout(MINUTES * 60_000)
         tab.goto(page.resolve().as_uri())

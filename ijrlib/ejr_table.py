@@ -260,8 +260,8 @@ WIDE = (
     _wide_laptop("wrn10_2_cifar100", regularizer="ejr_v1", rho=1),
 )
 """Baseline and v1 on both data sets.  The best ρ in print are 2 and 5.  The initial weights of
-WRN-10-2 are a quarter as long as those of WRN-28-10, and a trial with ρ = 2 had not left its first
-loss after nine epochs; so it takes what comes nearest to a quarter in the paper's Table 2."""
+WRN-10-2 are a quarter as long as those of WRN-28-10; so it takes what comes nearest to a quarter in
+the paper's Table 2."""
 WEAKER = (_V1.replace(rho=0.1),)
 """Chosen after the runs of ``WIDE`` on CIFAR-10, in which v1 did worse than the baseline."""
 WRN_SETTING = (

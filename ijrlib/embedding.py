@@ -44,17 +44,23 @@ def umap(gram: np.ndarray, seed: int = 0) -> np.ndarray:
 
     Takes the exact principal coordinates, so its neighbours and distances are those of the points
     in R^m; starts from the first two of them, and otherwise has UMAP's own defaults.  The same seed
-    gives the same picture on one machine; only neighbourhoods in it mean something.
+    gives the same picture on one machine; only neighbourhoods in it mean something.  torch keeps
+    its number of threads, which Numba, underneath, sets for the whole process.
 
     Raises:
         ValueError: for fewer than ``LEAST_POINTS`` points.
     """
     _square(gram, at_least=LEAST_POINTS)
+    import torch
     from umap import UMAP
 
+    threads = torch.get_num_threads()
     neighbours = min(NEIGHBOURS, len(gram) - 1)
     reducer = UMAP(n_neighbors=neighbours, init="pca", random_state=seed, n_jobs=1)
-    return np.asarray(reducer.fit_transform(principal_coordinates(gram)[0]))
+    try:
+        return np.asarray(reducer.fit_transform(principal_coordinates(gram)[0]))
+    finally:
+        torch.set_num_threads(threads)
 
 
 def step_cosines(gram: np.ndarray) -> np.ndarray:

@@ -12,6 +12,6 @@ torch.set_num_threads(1)
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """UMAP sets the number of threads for the whole process; the next test must not inherit it."""
+    """What a test does to the number of threads, the next one must not inherit."""
     yield
-    torch.set_num_threads(1)
+    assert torch.get_num_threads() == 1

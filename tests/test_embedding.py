@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from ijrlib import embedding
 
@@ -127,3 +128,10 @@ def test_umap_takes_as_few_points_as_it_says():
     found = embedding.umap(gram(path(embedding.LEAST_POINTS)))
     assert found.shape == (embedding.LEAST_POINTS, 2)
     assert np.isfinite(found).all()
+
+
+def test_umap_leaves_the_number_of_threads_as_it_was():
+    assert torch.get_num_threads() == 1  # now torch has set it, and would not set it again
+    points = np.random.default_rng(0).standard_normal((60, 5))
+    embedding.umap(points @ points.T)
+    assert torch.get_num_threads() == 1

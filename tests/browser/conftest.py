@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
+import sys
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import sync_playwright
 
-BOOK = Path(__file__).resolve().parents[2] / "_build" / "html"
+ROOT = Path(__file__).resolve().parents[2]
+BOOK = ROOT / "_build" / "html"
+sys.path.append(str(ROOT / "_ext"))
+from print_book import chromium  # noqa: E402
+
 QUIET = (
     "--disable-background-networking",
     "--disable-component-update",
@@ -19,12 +23,10 @@ QUIET = (
 
 @pytest.fixture(scope="session")
 def browser():
-    """The system's Chromium or Chrome; where there is neither, Playwright's own."""
-    found = shutil.which("chromium") or shutil.which("google-chrome")
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=found, args=list(QUIET))
-        yield chromium
-        chromium.close()
+        browser = playwright.chromium.launch(executable_path=chromium(), args=list(QUIET))
+        yield browser
+        browser.close()
 
 
 @pytest.fixture

@@ -4,16 +4,14 @@ import re
 import subprocess
 import sys
 
-from conftest import BOOK
+from conftest import BOOK, ROOT
 
-SCRIPT = BOOK.parents[1] / "_ext" / "print_book.py"
+SCRIPT = ROOT / "_ext" / "print_book.py"
 
 
 def test_a_page_is_printed_with_its_headings_as_bookmarks(tmp_path):
-    page, pdf = (
-        BOOK / "chapters" / "theory" / "thm1_eigensystem.html",
-        tmp_path / "out" / "page.pdf",
-    )
+    page = BOOK / "chapters" / "theory" / "thm1_eigensystem.html"
+    pdf = tmp_path / "out" / "page.pdf"
     done = subprocess.run([sys.executable, SCRIPT, page, pdf], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     content = pdf.read_bytes()
