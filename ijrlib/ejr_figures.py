@@ -1,4 +1,4 @@
-"""Plots of training with and without an explicit regularizer: Figures 7 and 33, Tables 1 and 2.
+"""Plots of training with and without an explicit regularizer: Figures 7 and 33, and Table 1.
 
 As in :mod:`ijrlib.figures`: each function takes stored runs and returns a matplotlib Figure.
 """
@@ -112,38 +112,4 @@ def overfitting(runs: Sequence[Any]) -> Figure:
         column[0].set_title(TITLES.get(dataset, dataset))
         column[0].legend()
         column[1].set_xlabel("epoch")
-    return figure
-
-
-@styled
-def accuracy_by_rho(runs: Sequence[Any]) -> Figure:
-    """Test accuracy at the end of training against v1's ρ, a panel for each data set.
-
-    A line through the means over seeds and a point for each run; across, the mean of the baseline
-    and the range over its seeds.
-    """
-    datasets = list(dict.fromkeys(run.config.dataset for run in runs))
-    figure, panels = plt.subplots(
-        1, len(datasets), figsize=(4.2 * len(datasets), 3.2), squeeze=False
-    )
-    for axes, dataset in zip(panels[0], datasets, strict=True):
-        found: dict[float, list[float]] = {}
-        for run in (run for run in runs if run.config.dataset == dataset):
-            found.setdefault(run.config.rho, []).append(100 * final(run, "test_accuracy"))
-        baseline = found.pop(0.0)
-        axes.axhspan(min(baseline), max(baseline), color=COLORS[0], alpha=0.15, linewidth=0)
-        axes.axhline(np.mean(baseline), color=COLORS[0], linestyle=STYLES[0], label="without EJR")
-        rhos = sorted(found)
-        means = [np.mean(found[rho]) for rho in rhos]
-        style = {"color": COLORS[1], "marker": MARKERS[1]}
-        axes.plot(rhos, means, linestyle=STYLES[1], label="with EJR v1", **style)
-        for rho in rhos:
-            axes.plot([rho] * len(found[rho]), found[rho], linestyle="none", ms=3, **style)
-        axes.set_xscale("log")
-        axes.set_xticks(rhos)
-        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_title(TITLES.get(dataset, dataset))
-        axes.set(xlabel=r"length of the step ahead $\rho$", ylabel="test accuracy (%)")
-        axes.legend()
     return figure

@@ -7,7 +7,7 @@ import pytest
 from figure_checks import card, labelled, points
 from synthetic_runs import arm_run
 
-from ijrlib import ejr_criteria, ejr_figures
+from ijrlib import ejr_figures
 
 EJR = {"regularizer": "ejr", "ejr_weight": 0.01}
 RATES = (0.03, 0.1, 0.3)
@@ -34,12 +34,10 @@ WIDE = [
     for seed in (0, 1)
     for arm in ({}, {"regularizer": "ejr_v1", "rho": 2.0})
 ]
-STRENGTHS = [*WIDE, arm_run("wrn10_2", 0.6, regularizer="ejr_v1", rho=0.5)]
 FIGURES = {
     "accuracy_by_lr": ejr_figures.accuracy_by_lr(RUNS),
     "along_training": ejr_figures.along_training(RUNS),
     "overfitting": ejr_figures.overfitting(WIDE),
-    "accuracy_by_rho": ejr_figures.accuracy_by_rho(STRENGTHS),
 }
 
 
@@ -94,21 +92,3 @@ def test_overfitting_marks_where_the_learning_rate_decays():
         "without EJR",
         "with EJR",
     ]
-
-
-def test_accuracy_by_rho_has_a_point_for_each_run_and_the_baseline_across():
-    (axes,) = FIGURES["accuracy_by_rho"].axes
-    lines = {line.get_label(): points(line) for line in axes.get_lines()}
-    finals = {
-        rho: [
-            100 * ejr_criteria.final(r, "test_accuracy") for r in STRENGTHS if r.config.rho == rho
-        ]
-        for rho in (0.0, 0.5, 2.0)
-    }
-    np.testing.assert_allclose(lines["without EJR"][1], np.mean(finals[0.0]))
-    rhos, means = lines["with EJR v1"]
-    np.testing.assert_allclose(rhos, [0.5, 2.0])
-    np.testing.assert_allclose(means, [np.mean(finals[0.5]), np.mean(finals[2.0])])
-    dots = [points(line) for line in axes.get_lines() if line.get_linestyle() == "None"]
-    assert [len(x) for x, _ in dots] == [1, 2]
-    np.testing.assert_allclose(dots[1][1], finals[2.0])
