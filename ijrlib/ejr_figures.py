@@ -1,4 +1,4 @@
-"""Plots of training with and without an explicit regularizer: Figures 7 and 33, and Table 1.
+"""Plots of training with and without an explicit regularizer: Figures 7 and 33, Tables 1 and 3.
 
 As in :mod:`ijrlib.figures`: each function takes stored runs and returns a matplotlib Figure.
 """
@@ -89,9 +89,11 @@ def along_training(
 
 
 @styled
-def overfitting(runs: Sequence[Any]) -> Figure:
-    """Test accuracy and test loss against epochs, a column for each data set: solid without and
-    dashed with the regularizer, a line for each seed; vertical lines where η decays."""
+def over_epochs(
+    runs: Sequence[Any], names: tuple[str, str] = ("test_accuracy", "test_loss")
+) -> Figure:
+    """Two quantities against epochs, a column for each data set: solid without and dashed with the
+    regularizer, a line for each seed; vertical lines where η decays."""
     datasets = list(dict.fromkeys(run.config.dataset for run in runs))
     figure, grid = plt.subplots(
         2, len(datasets), figsize=(4.2 * len(datasets), 4.6), sharex="col", squeeze=False
@@ -101,7 +103,7 @@ def overfitting(runs: Sequence[Any]) -> Figure:
             k = int(run.config.regularizer != "none")
             epoch = run.config.examples // run.config.batch_size
             label = ("without EJR", "with EJR")[k] if run.config.seed == 0 else None
-            for axes, name in zip(column, ("test_accuracy", "test_loss"), strict=True):
+            for axes, name in zip(column, names, strict=True):
                 frame = measured(run, name)
                 style = {"color": COLORS[k], "linestyle": STYLES[k], "linewidth": 1.0}
                 axes.plot(frame["step"] / epoch, frame[name], label=label, **style)

@@ -37,7 +37,7 @@ WIDE = [
 FIGURES = {
     "accuracy_by_lr": ejr_figures.accuracy_by_lr(RUNS),
     "along_training": ejr_figures.along_training(RUNS),
-    "overfitting": ejr_figures.overfitting(WIDE),
+    "over_epochs": ejr_figures.over_epochs(WIDE),
 }
 
 
@@ -78,8 +78,8 @@ def test_along_training_time_is_the_step_times_the_learning_rate():
         assert [axes.get_yscale() for axes in row] == ["linear", "log", "log", "linear"]
 
 
-def test_overfitting_marks_where_the_learning_rate_decays():
-    accuracy, loss = FIGURES["overfitting"].axes
+def test_epochs_are_marked_where_the_learning_rate_decays():
+    accuracy, loss = FIGURES["over_epochs"].axes
     epochs = 100 / (1000 // 128)
     for axes in (accuracy, loss):
         places = {
