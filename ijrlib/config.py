@@ -37,7 +37,10 @@ NETWORKS = (
     "wrn28_10_cifar100",
     "wrn10_2",
     "wrn10_2_cifar100",
+    "simple_cnn_be",
+    "mlp_300_100",
 )
+INPUTS = ("standardized", "unit")
 DECAY_AT = (0.3, 0.6, 0.8)
 """Shares of the steps at which the learning rate decays, where ``lr_decay`` is below 1."""
 
@@ -55,6 +58,9 @@ MEASURES = (
     "spectrum",
     "trajectory",
     "autocast_check",
+    "covariance",
+    "break_even",
+    "hessian_trace",
 )
 
 Window = tuple[int, int, int]
@@ -96,6 +102,7 @@ class RunConfig:
         lr_decay: factor in (0, 1] on the learning rate at 30%, 60% and 80% of the steps.
         augment: each image of a mini-batch is shifted by up to four pixels each way, with zeros
             (the channel's mean) coming in, and mirrored with probability ½.
+        inputs: "standardized" per channel, or "unit": bytes scaled to [0, 1].
 
     Raises:
         ValueError: naming the field, what was expected and what came.
@@ -124,6 +131,7 @@ class RunConfig:
     weight_decay: float = 0.0
     lr_decay: float = 1.0
     augment: bool = False
+    inputs: str = "standardized"
 
     def __post_init__(self) -> None:
         _one_of("dataset", self.dataset, DATASETS)
@@ -131,6 +139,7 @@ class RunConfig:
         _one_of("init", self.init, INITIALIZATIONS)
         _one_of("loss", self.loss, LOSSES)
         _one_of("dtype", self.dtype, DTYPES)
+        _one_of("inputs", self.inputs, INPUTS)
         for field in ("autocast", "augment"):
             if not isinstance(getattr(self, field), bool):
                 raise ValueError(f"{field}: expected true or false, got {getattr(self, field)!r}")
@@ -165,6 +174,11 @@ class RunConfig:
                 what = f"0 with regularizer {self.regularizer!r}, which has none"
                 self._number(field, lambda v: v == 0, what)
         object.__setattr__(self, "measures", _measures(self.measures))
+        if "break_even" in dict(self.measures) and (self.momentum or self.weight_decay):
+            raise ValueError(
+                f"measures: break_even is about SGD with neither momentum nor weight decay, got "
+                f"momentum {self.momentum:g} and weight_decay {self.weight_decay:g}"
+            )
 
     def _number(self, field: str, valid: Callable[[float], bool], what: str) -> None:
         value = getattr(self, field)

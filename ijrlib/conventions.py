@@ -1,8 +1,11 @@
-"""What the entries of stored arrays stand for: classes, pairs of classes, edges of bins."""
+"""What stored numbers stand for: classes, pairs of classes, edges of bins, sizes of batches."""
 
 from __future__ import annotations
 
 import numpy as np
+
+COVARIANCE_BATCHES, COVARIANCE_BATCH = 25, 128
+"""L and M: the mini-batches whose gradients estimate K (Jastrzebski et al. 2020, App. B)."""
 
 CIFAR10 = (
     "airplane",
@@ -28,3 +31,9 @@ STRETCH_BINS = np.linspace(0, 5, 101)
 
 COS_SQ_BINS = np.linspace(0, 1, 101)
 """Bins of cos²(Jq^(i), Jq^(j)) (Figure 11, right)."""
+
+
+def covariance_batches(examples: int) -> tuple[int, int]:
+    """(L, M) where there are so many examples: M is smaller where L·M would be more."""
+    size = max(1, min(COVARIANCE_BATCH, examples // COVARIANCE_BATCHES))
+    return min(COVARIANCE_BATCHES, examples // size), size

@@ -89,13 +89,14 @@ def load(
     seed: int,
     split: str = "train",
     *,
+    inputs: str = "standardized",
     root: str | Path | None = None,
     download: bool = False,
 ) -> Dataset:
     """The first `examples` images of a split, shuffled with `seed`, of `shape` (C, H, W).
 
-    Each channel is standardized with the mean and standard deviation of the whole training split,
-    then the image is resized (bilinear) where its size differs, and a single channel repeated
+    Each channel is standardized with the mean and standard deviation of the whole training split
+    (with `inputs="unit"` divided by the split's largest value instead, which gives [0, 1]), then the image is resized (bilinear) where its size differs, and a single channel repeated
     where `shape` has three. `classes=100` of a data set with ten joins pairs of images of the
     split side by side into one of class 10 * left + right; each image serves once on each side.
     A smaller subset of the same seed is the beginning of a larger one.
@@ -138,10 +139,15 @@ def load(
         images = np.concatenate([images, part.images[right]], axis=2)
         labels = 10 * labels + part.labels[right]
 
-    mean, deviation = _channel_statistics(train.images)
+    if inputs == "unit":
+        mean, deviation = np.float32(0), np.float32(train.images.max())
+        scaling = "divided by the training split's largest value"
+    else:
+        mean, deviation = _channel_statistics(train.images)
+        scaling = "standardized per channel with the training split's mean and deviation"
     x = torch.from_numpy((images - mean) / deviation).permute(0, 3, 1, 2).contiguous()
     size = tuple(shape[1:])
-    notes = [part.note, "standardized per channel with the training split's mean and deviation"]
+    notes = [part.note, scaling]
     if pairs:
         notes.append("pairs side by side, 100 classes")
     if x.shape[2:] != size:

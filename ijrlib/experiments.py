@@ -1,6 +1,7 @@
 """The runs of each figure at each scale, and the way to get them.
 
-``laptop`` and ``paper`` are written out in :mod:`ijrlib.figure_table` and :mod:`ijrlib.ejr_table`;
+``laptop`` and ``paper`` are written out in :mod:`ijrlib.figure_table`,
+:mod:`ijrlib.ejr_table` and :mod:`ijrlib.companion_table`;
 ``smoke`` follows from ``laptop`` by one rule (:func:`smoke`), so that every chapter can run in
 seconds without a download.
 """
@@ -11,13 +12,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ijrlib import ejr_table, figure_table, store
+from ijrlib import companion_table, ejr_table, figure_table, store
 from ijrlib.config import RunConfig, Window
 from ijrlib.figure_table import Figure, every
 
 __all__ = ["FIGURES", "SCALES", "configs", "parameters", "run", "runs", "smoke"]
 
-FIGURES: Mapping[str, Figure] = {**figure_table.FIGURES, **ejr_table.FIGURES}
+FIGURES: Mapping[str, Figure] = {
+    **figure_table.FIGURES,
+    **ejr_table.FIGURES,
+    **companion_table.FIGURES,
+}
 SCALES = ("smoke", "laptop", "paper")
 SMOKE_STEPS = 12
 CHEAP = ("impurity", "accuracy", "autocast_check")  # measures of a few gradients

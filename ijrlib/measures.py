@@ -15,23 +15,26 @@ import torch
 from torch import Tensor, nn
 
 from ijrlib import geometry, logits, parallel
-from ijrlib.conventions import COS_SQ_BINS, PAIRS, STRETCH_BINS
+from ijrlib.conventions import COS_SQ_BINS, PAIRS, STRETCH_BINS, covariance_batches
 from ijrlib.curvature import Curvature, Starts, measure
 from ijrlib.operators import (
     LOSSES,
     Linearization,
+    curvatures_along,
     evaluation_mode,
     flatten,
     gauss_newton,
+    gradient_covariance,
     gram,
     linearize,
     loss_and_gradient,
+    losses_along,
     mean_jacobian,
     trainable,
 )
 from ijrlib.per_example import jacobian_grams
 from ijrlib.sharpness_bound import sharpness_bound
-from ijrlib.spectra import algorithm_2, top_eigenpairs
+from ijrlib.spectra import algorithm_2, hutchinson_trace, top_eigenpairs
 from ijrlib.trajectory import Trajectory
 
 TRACKED = 16
@@ -47,6 +50,13 @@ SPECTRUM_SIZE = 10
 SPECTRUM_RTOL = 2e-2
 SPECTRUM_PRODUCTS = 400
 """Products at most for each of the two spectra; the residuals say what they reached."""
+
+WIDTH_RISE = 1.2
+WIDTH_LIMITS = (0.25, 64.0)
+WIDTH_RTOL = 0.02
+"""α*: by which factor the loss rises, between which α that is looked for and how well."""
+
+TRACE_SAMPLES = 10
 
 Values = dict[str, float | np.ndarray]
 
@@ -64,6 +74,8 @@ class State:
         test: (x, y), or None.
         initial: θ(0), flat.
         chunk: examples per pass.
+        train: (x, y), all training examples D.
+        update: θ(t) − θ(t + 1) of plain SGD, flat.
         memory: what measures keep between steps (start vectors, counters); saved with checkpoints.
         trajectory: the run's scratch file, where its points are recorded.
 
@@ -79,6 +91,8 @@ class State:
     test: tuple[Tensor, Tensor] | None
     initial: Tensor
     chunk: int
+    train: tuple[Tensor, Tensor]
+    update: Tensor
     memory: dict[str, Tensor] = field(default_factory=dict)
     trajectory: Trajectory | None = None
 
@@ -184,6 +198,12 @@ def _curvature(state: State) -> Curvature:
     return found
 
 
+def _top_vector(state: State) -> Tensor:
+    """r, the unit top eigenvector of H: that of ``curvature`` where it is measured at this step."""
+    known = int(state.memory.get("top_step", torch.tensor(-1))) == state.step
+    return state.memory["top_vector"] if known else _curvature(state).starts.top
+
+
 def accuracy(state: State) -> Values:
     """Share of the training examples classified right; loss and accuracy on the test examples."""
     out: Values = {"train_accuracy": _accuracy(state.train_z, state.train_y)}
@@ -280,8 +300,7 @@ def alignment(state: State) -> Values:
     cosine = geometry.cosines(state.probe_grams, geometry.downhill(p, y), vectors[..., 0])
     quartiles = torch.quantile(cosine, torch.tensor([0.25, 0.75]).to(cosine))
     right = cosine[p.argmax(1) == y]
-    known = int(state.memory.get("top_step", torch.tensor(-1))) == state.step
-    top = state.memory["top_vector"] if known else _curvature(state).starts.top
+    top = _top_vector(state)
     return {
         "descent_cosine_mean": float(cosine.mean()),
         "descent_cosine_q25": float(quartiles[0]),
@@ -442,6 +461,69 @@ def autocast_check(state: State) -> Values:
     }
 
 
+def covariance(state: State) -> Values:
+    """K, the covariance of gradients (Jastrzebski et al. 2020): norm λ_K and trace.
+
+    Columns covariance_norm and covariance_trace from L mini-batches of M of the first L·M training
+    examples (:func:`ijrlib.conventions.covariance_batches`), covariance_norm_single and
+    covariance_trace_single from each example of the probe, M = 1.  Costs one gradient of either.
+    Keeps as many gradients as the probe has examples.
+    """
+    x, y = state.train
+    count, size = covariance_batches(len(x))
+    batches = (x[: count * size], y[: count * size])
+    loss = LOSSES[state.loss]
+    out: Values = {}
+    for name, data, batch_size in (("", batches, size), ("_single", state.probe, 1)):
+        found = gradient_covariance(state.model, loss, data, batch_size=batch_size)
+        out[f"covariance_norm{name}"] = float(found.eigenvalues[0])
+        out[f"covariance_trace{name}"] = found.trace
+    return out
+
+
+def break_even(state: State) -> Values:
+    """Whether SGD is stable along r, the top eigenvector of H, on the probe.
+
+    Columns curvature_variance, s² = Var_x[rᵀH_x r], which with ‖H‖ gives the criterion of
+    :func:`ijrlib.break_even.growth`, and step_width, α*: the least α with
+    L(θ − α(θ(t) − θ(t + 1))) ≥ 1.2·L(θ), nan where there is none between ``WIDTH_LIMITS``.  It is
+    looked for at α growing by the factor √2, then by bisection.  Costs about 8 gradients.
+    """
+    loss = LOSSES[state.loss]
+    curvatures = curvatures_along(
+        state.model, loss, state.probe, _top_vector(state), chunk=state.chunk
+    )
+    return {
+        "curvature_variance": float(curvatures.double().var(correction=0)),
+        "step_width": _step_width(state),
+    }
+
+
+def _step_width(state: State) -> float:
+    def rises(alpha: float) -> bool:
+        moved = losses_along(
+            state.model, LOSSES[state.loss], state.probe, state.update, [-alpha], chunk=state.chunk
+        )
+        return not next(moved) < WIDTH_RISE * float(state.probe_gradient[0])
+
+    low, high = 0.0, WIDTH_LIMITS[0]
+    while not rises(high):
+        low, high = high, high * 2**0.5
+        if low >= WIDTH_LIMITS[1]:
+            return float("nan")
+    while high - low > WIDTH_RTOL * high:
+        middle = (low + high) / 2
+        low, high = (low, middle) if rises(middle) else (middle, high)
+    return high
+
+
+def hessian_trace(state: State) -> Values:
+    """Tr H of the probe by Hutchinson's estimator, columns hessian_trace and hessian_trace_error,
+    its standard error.  Costs about 2 gradients for each of ``TRACE_SAMPLES`` products."""
+    mean, error = hutchinson_trace(state.linearization.hessian, TRACE_SAMPLES, seed=state.step)
+    return {"hessian_trace": mean, "hessian_trace_error": error}
+
+
 MEASURES: Mapping[str, Callable[[State], Values]] = {
     "impurity": impurity,
     "curvature": curvature,
@@ -456,4 +538,7 @@ MEASURES: Mapping[str, Callable[[State], Values]] = {
     "spectrum": spectrum,
     "trajectory": trajectory,
     "autocast_check": autocast_check,
+    "covariance": covariance,
+    "break_even": break_even,
+    "hessian_trace": hessian_trace,
 }

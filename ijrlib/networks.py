@@ -1,4 +1,4 @@
-"""The nine networks of the paper (its Appendix E.2), one function each.
+"""The nine networks of the paper (its Appendix E.2) and two of its companions, one function each.
 
 Parameter counts match the paper's exactly; `tests/test_networks.py` holds them.
 """
@@ -61,6 +61,40 @@ def simple_cnn(classes: int = 10) -> nn.Sequential:
         nn.Linear(64 * 6 * 6, 128),
         nn.ReLU(),
         nn.Linear(128, classes),
+    )
+
+
+def simple_cnn_break_even(classes: int = 10) -> nn.Sequential:
+    """SimpleCNN of Jastrzebski et al. (2020): all convolutions 'same' and with bias."""
+
+    def block(inputs: int, filters: int) -> list[nn.Module]:
+        return [
+            nn.Conv2d(inputs, filters, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(filters, filters, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+        ]
+
+    return nn.Sequential(
+        *block(3, 32),
+        *block(32, 64),
+        nn.Flatten(),
+        nn.Linear(64 * 8 * 8, 128),
+        nn.ReLU(),
+        nn.Linear(128, classes),
+    )
+
+
+def multilayer_perceptron(classes: int = 10) -> nn.Sequential:
+    """784-300-100-classes with ReLU and bias (Jastrzebski et al. 2020)."""
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(28 * 28, 300),
+        nn.ReLU(),
+        nn.Linear(300, 100),
+        nn.ReLU(),
+        nn.Linear(100, classes),
     )
 
 
@@ -170,11 +204,15 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     # narrow, shallow relatives of WRN-28-10 for the laptop; not in the paper
     "wrn10_2": partial(wide_resnet, depth=10, width=2),
     "wrn10_2_cifar100": partial(wide_resnet, depth=10, width=2, classes=100),
+    # of the companion papers
+    "simple_cnn_be": simple_cnn_break_even,
+    "mlp_300_100": multilayer_perceptron,
 }
 """Name -> constructor without arguments."""
 
 INPUT_SHAPES: dict[str, tuple[int, int, int]] = {
-    name: (1, 28, 28) if name == "3fcn_mnist" else (3, 32, 32) for name in NETWORKS
+    name: (1, 28, 28) if name in ("3fcn_mnist", "mlp_300_100") else (3, 32, 32)
+    for name in NETWORKS
 }
 """Name -> (channels, height, width) of one example."""
 

@@ -570,3 +570,134 @@ def loss_and_gradient(
         logits[i] = z.detach()
     summed(total, slope)
     return total, slope, passes.gathered(logits)
+
+
+# -- what the companion papers ask about a step of SGD ---------------------------------------------
+
+
+@dataclass(frozen=True)
+class GradientCovariance:
+    """K estimated from the gradients of L mini-batches.
+
+    Attributes:
+        eigenvalues: of the estimate, largest first, shape (L,), float64; the last one is 0.
+        trace: their sum.
+        deviations: g_i − g, shape (L, m).
+        mixing: columns c with the unit eigenvector Σ_i c_i (g_i − g), shape (L, L), float64; zero
+            where the eigenvalue is.
+    """
+
+    eigenvalues: Tensor
+    trace: float
+    deviations: Tensor
+    mixing: Tensor
+
+    def eigenvectors(self, k: int) -> Tensor:
+        """The first k eigenvectors as columns, shape (m, k)."""
+        return self.deviations.T @ self.mixing[:, :k].to(self.deviations)
+
+
+@torch.enable_grad()
+def gradient_covariance(
+    model: nn.Module, loss: Loss, data: tuple[Tensor, Tensor], *, batch_size: int = 1
+) -> GradientCovariance:
+    """K = ⟨(g_x − g)(g_x − g)ᵀ⟩, g_x the gradient of an example, g their mean.
+
+    (Jastrzebski et al. 2020, Section 3 and Appendix B.)  The N examples are taken in their order as
+    L = N/M mini-batches of M = ``batch_size``; what is left over is left out.  With g_i the
+    gradient of mini-batch i, in expectation over a random order
+
+        E[(1/L)·Σ_i (g_i − g)(g_i − g)ᵀ] = K·(N − M)/(M(N − 1)),
+
+    so the estimate is the matrix on the left times M(N − 1)/(N − M): exact for M = 1, of rank
+    L − 1 at most otherwise.  Its spectrum is that of the L × L Gram matrix.  Keeps L·m numbers.
+    Costs one gradient of the data.
+
+    Args:
+        model: maps x to logits (n, C).
+        loss: mean loss of (logits, labels).
+        data: a pair (x, y).
+        batch_size: M.
+
+    Raises:
+        ValueError: for a batch size of which the data has not two.
+    """
+    x, y = data
+    count = len(x) // batch_size if batch_size >= 1 else 0
+    if count < 2:
+        raise ValueError(
+            f"batch_size: expected at least 1 and at most half of {len(x)} examples, got "
+            f"{batch_size}"
+        )
+    n = count * batch_size
+    pairs = chunks(zip(x[:n].split(batch_size), y[:n].split(batch_size), strict=True))
+    passes = _Passes(model, [part for part, _ in pairs])
+    rows = torch.zeros(count, passes.m, dtype=passes.dtype, device=passes.device)
+    for i in passes.mine:
+        rows[i] = flatten(_gradient(loss(passes.logits(i), pairs[i][1]), passes.tensors))
+    summed(rows)
+    rows -= rows.mean(0)
+    products = torch.zeros(count, count, dtype=torch.float64, device=rows.device)
+    for part in rows.split(1 << 18, dim=1):  # in single precision where the model is
+        products += part @ part.T
+    values, vectors = torch.linalg.eigh(products)
+    values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
+    lengths = values.sqrt()  # of Σ_i v_i (g_i − g)
+    known = lengths > len(rows) * torch.finfo(rows.dtype).eps * lengths[0]
+    mixing = torch.where(known, vectors / torch.where(known, lengths, 1.0), 0.0)
+    scale = batch_size * (n - 1) / ((n - batch_size) * count)
+    eigenvalues = values * scale
+    return GradientCovariance(eigenvalues, float(eigenvalues.sum()), rows, mixing)
+
+
+@torch.enable_grad()
+def curvatures_along(
+    model: nn.Module, loss: Loss, data: object, v: Tensor, *, chunk: int = CHUNK
+) -> Tensor:
+    """vᵀH_x v of every example, H_x the Hessian of its loss: shape (N,).
+
+    With ż and z̈ the first and second derivative of the logits along v, vᵀH_x v = żᵀM_x ż +
+    (∂ℓ/∂z)ᵀz̈ (Eq 5), by forward mode twice: about two gradients.  Arguments as in :func:`hessian`.
+    """
+    pairs = chunks(data, chunk)
+    passes = _Passes(model, [x for x, _ in pairs])
+    direction = tuple(unflatten(v, passes.tensors))
+    at = tuple(p.detach() for p in passes.tensors)
+    found = {}
+    for i in passes.mine:
+
+        def first(*tensors: Tensor, i: int = i) -> tuple[Tensor, Tensor]:
+            return jvp(lambda *ts: passes.logits(i, ts), tensors, direction)[:2]
+
+        (z, slope), (_, second) = jvp(first, at, direction)[:2]
+        z, y = z.detach().requires_grad_(), pairs[i][1]
+        (cotangents,) = _gradient(loss(z, y), [z])
+        curved = logit_hessian_product(loss, z, y, slope)
+        found[i] = (len(z) * ((slope * curved).sum(1) + (cotangents * second).sum(1))).detach()
+    return passes.gathered(found)
+
+
+@torch.no_grad()
+def losses_along(
+    model: nn.Module,
+    loss: Loss,
+    data: object,
+    v: Tensor,
+    lengths: Iterable[float],
+    *,
+    chunk: int = CHUNK,
+) -> Iterator[float]:
+    """L(θ + αv) for each α, one forward pass of the data when it is asked for.  Arguments as in
+    :func:`hessian`."""
+    pairs = chunks(data, chunk)
+    passes = _Passes(model, [x for x, _ in pairs])
+    direction = unflatten(v, passes.tensors)
+    for length in lengths:
+        moved = [
+            p.detach() + length * d for p, d in zip(passes.tensors, direction, strict=True)
+        ]
+        total = torch.zeros((), dtype=passes.dtype, device=passes.device)
+        for i in passes.mine:
+            total += loss(passes.logits(i, moved), pairs[i][1]) * passes.weights[i]
+        summed(total)
+        yield float(total)

@@ -93,14 +93,25 @@ def _run(
     dtype = getattr(torch, config.dtype)
     shape, classes = networks.INPUT_SHAPES[config.network], networks.CLASSES[config.network]
     data = datasets.load(
-        config.dataset, config.examples, shape, classes, config.seed, download=download
+        config.dataset,
+        config.examples,
+        shape,
+        classes,
+        config.seed,
+        inputs=config.inputs,
+        download=download,
     )
     x, y = _place(data.x, target, dtype), data.y.to(target)
-    probe = (x[: config.probe], y[: config.probe])
     test = None
     if config.test_examples:
         part = datasets.load(
-            config.dataset, config.test_examples, shape, classes, config.seed, "test"
+            config.dataset,
+            config.test_examples,
+            shape,
+            classes,
+            config.seed,
+            "test",
+            inputs=config.inputs,
         )
         test = (_place(part.x, target, dtype), part.y.to(target))
     model = networks.build(config.network, config.init, config.seed, dtype).to(target)
@@ -206,7 +217,7 @@ def _run(
             written = time.monotonic()
         due = recorder.due(step.step)
         if due:
-            state = _state(config, model, step, probe, test, initial, memory, points)
+            state = _state(config, model, step, (x, y), test, initial, memory, points)
             values: Values = {"train_loss": step.loss}
             for name in due:
                 values |= MEASURES[name](state)
@@ -306,18 +317,31 @@ def _state(
     config: RunConfig,
     model: nn.Module,
     step: Step,
-    probe: tuple[Tensor, Tensor],
+    train: tuple[Tensor, Tensor],
     test: tuple[Tensor, Tensor] | None,
     initial: Tensor,
     memory: dict[str, Tensor],
     points: Trajectory,
 ) -> State:
     z, y = step.logits, step.labels
+    probe = (train[0][: config.probe], train[1][: config.probe])
     if config.batch_size is not None:
         y = probe[1]
         z = evaluate(model, probe[0], config.chunk)
     return State(
-        model, config.loss, step.step, z, y, probe, test, initial, config.chunk, memory, points
+        model,
+        config.loss,
+        step.step,
+        z,
+        y,
+        probe,
+        test,
+        initial,
+        config.chunk,
+        train,
+        step.update,
+        memory,
+        points,
     )
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ijrlib import regularizers
 from ijrlib.config import DECAY_AT, RunConfig
-from ijrlib.operators import Loss, trainable
+from ijrlib.operators import Loss, flatten, trainable
 from ijrlib.regularizers import Direction
 
 Update = Callable[..., Direction]
@@ -38,6 +38,8 @@ class Step:
         labels: shape (|B|,).
         buffers: the model's buffers, such as running statistics, as they were before the step's
             passes; with θ(t) and the optimizer's state, what it takes to resume.
+        direction: what takes the place of ∇L_B, by parameter.
+        lr: η of the step.
     """
 
     step: int
@@ -45,6 +47,13 @@ class Step:
     logits: Tensor
     labels: Tensor
     buffers: dict[str, Tensor]
+    direction: list[Tensor]
+    lr: float
+
+    @property
+    def update(self) -> Tensor:
+        """What SGD with neither momentum nor weight decay takes off θ(t), shape (m,)."""
+        return self.lr * flatten(self.direction)
 
 
 def gradient(model: nn.Module, loss: Loss, x: Tensor, y: Tensor, *, step: int, **how) -> Direction:
@@ -102,13 +111,14 @@ def train(
             batch_x, batch_y = x[index], y[index]
         if augment:
             batch_x = shifted_and_mirrored(batch_x, seed, t)
+        rate = lr * lr_decay ** sum(t >= share * steps for share in DECAY_AT)
         buffers = {name: b.clone() for name, b in model.named_buffers()}
         found = update(model, loss, batch_x, batch_y, step=t, chunk=chunk, autocast=autocast)
-        yield Step(t, found.loss, found.logits, batch_y, buffers)
+        yield Step(t, found.loss, found.logits, batch_y, buffers, found.gradient, rate)
         if t == steps or not torch.isfinite(torch.tensor(found.loss)):
             return
         for group in optimizer.param_groups:
-            group["lr"] = lr * lr_decay ** sum(t >= share * steps for share in DECAY_AT)
+            group["lr"] = rate
         for p, g in zip(tensors, found.gradient, strict=True):
             p.grad = g
         optimizer.step()

@@ -1,0 +1,135 @@
+"""Which runs the companion papers need, at the laptop's scale and at theirs.
+
+As in :mod:`ijrlib.figure_table`.  Every run of a network goes on for the same time ηt, so that
+learning rates and batch sizes are compared at the same stage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ijrlib.config import RunConfig
+from ijrlib.figure_table import Figure, every, seeds
+
+
+def _followed(config: RunConfig, unit: int) -> RunConfig:
+    """Measured every ``unit`` steps."""
+    steps = config.steps
+    measures = {
+        "impurity": every(steps, unit),
+        "accuracy": every(steps, unit),
+        "curvature": every(steps, unit),
+        "covariance": every(steps, unit),
+        "break_even": every(steps, unit),
+        "hessian_trace": every(steps, 4 * unit),
+    }
+    if config.autocast:
+        measures["autocast_check"] = every(steps, 8 * unit)
+    return config.replace(measures=measures)
+
+
+# -- SimpleCNN on CIFAR-10 -------------------------------------------------------------------------
+
+TIME = 80  # ηt at the end of SimpleCNN's runs
+MEASURED = 32  # times that they are measured
+
+
+def _simple_cnn(lr: float) -> RunConfig:
+    unit = round(TIME / lr / MEASURED)
+    config = RunConfig(
+        dataset="cifar10",
+        examples=5000,
+        network="simple_cnn_be",
+        lr=lr,
+        steps=MEASURED * unit,
+        batch_size=128,
+        autocast=True,
+        probe=250,
+        test_examples=1000,
+    )
+    return _followed(config, unit)
+
+
+def _simple_cnn_paper(lr: float) -> RunConfig:
+    config = _simple_cnn(lr).replace(
+        examples=50_000,
+        steps=200 * (50_000 // 128),
+        autocast=False,
+        augment=True,
+        probe=2500,
+        test_examples=10_000,
+    )
+    return _followed(config, config.steps // 400)
+
+
+# -- the perceptron on Fashion-MNIST ---------------------------------------------------------------
+
+MLP_TIME = 96  # ηt at the end of its runs
+MLP_MEASURED = 96
+
+
+def _mlp(lr: float, batch_size: int = 64) -> RunConfig:
+    unit = round(MLP_TIME / lr / MLP_MEASURED)
+    config = RunConfig(
+        dataset="fashion_mnist",
+        examples=10_000,
+        network="mlp_300_100",
+        lr=lr,
+        steps=MLP_MEASURED * unit,
+        batch_size=batch_size,
+        inputs="unit",
+        probe=250,
+        test_examples=2000,
+    )
+    return _followed(config, unit)
+
+
+def _mlp_paper(lr: float, batch_size: int = 64) -> RunConfig:
+    config = _mlp(lr, batch_size).replace(
+        examples=60_000,
+        steps=200 * (60_000 // batch_size),
+        probe=3000,
+        test_examples=10_000,
+    )
+    return _followed(config, config.steps // 400)
+
+
+EARLY = tuple(map(_simple_cnn, (0.02, 0.2)))
+EARLY_PAPER = tuple(map(_simple_cnn_paper, (0.02, 0.2)))
+BY_LR = tuple(map(_simple_cnn, (0.01, 0.1)))
+BY_LR_PAPER = tuple(map(_simple_cnn_paper, (0.01, 0.1)))
+MLP_BY_LR = tuple(map(_mlp, (0.01, 0.1)))
+MLP_BY_LR_PAPER = tuple(map(_mlp_paper, (0.01, 0.1)))
+MLP_BY_BATCH = tuple(_mlp(0.05, batch) for batch in (16, 64, 256))
+MLP_BY_BATCH_PAPER = tuple(_mlp_paper(0.05, batch) for batch in (16, 64, 256))
+
+SIMPLE_SETTING = "CIFAR-10, SimpleCNN, B = 128, augmentation"
+MLP_SETTING = "Fashion-MNIST, perceptron 784-300-100-10, inputs in [0, 1]"
+
+FIGURES: Mapping[str, Figure] = {
+    "be02": Figure(
+        "The early phase: λ_K, λ_H and α*",
+        f"{SIMPLE_SETTING}, η = 0.02, 0.2",
+        EARLY,
+        EARLY_PAPER,
+    ),
+    "be03": Figure(
+        "Learning rate, batch size and the largest λ_K and λ_H",
+        f"{SIMPLE_SETTING}, η = 0.01, 0.1; {MLP_SETTING}, B = 64, and other B; the perceptron's η "
+        "are not stated in the text",
+        seeds(BY_LR, 2) + seeds(MLP_BY_LR + MLP_BY_BATCH, 3),
+        seeds(BY_LR_PAPER, 2) + seeds(MLP_BY_LR_PAPER + MLP_BY_BATCH_PAPER, 3),
+    ),
+    "be06": Figure(
+        "λ_K from mini-batches and from single examples",
+        f"{SIMPLE_SETTING}, η = 0.01",
+        BY_LR[:1],
+        BY_LR_PAPER[:1],
+    ),
+    "joined": Figure(
+        "The break-even point, the edge of stability and the phases of the Jacobian",
+        "asked by none of the three papers; the settings of the break-even point",
+        seeds(BY_LR, 2) + seeds(MLP_BY_LR, 3),
+        seeds(BY_LR_PAPER, 2) + seeds(MLP_BY_LR_PAPER, 3),
+    ),
+}
