@@ -1,8 +1,10 @@
-"""Every claim of the paper that the book tests, one row each; nothing here depends on a result.
+"""Every claim of the papers that the book tests, one row each; nothing here depends on a result.
 
-The rows were written on 2026-11-22, before the first run was stored.  A criterion says what must
-hold for the claim to count as reproduced, the reason argues it in a sentence.  Rows without a
-measuring function read "not run" on the scoreboard until the runs of their figure exist.
+The rows were written on 2026-11-22, before the first run was stored; those of the companion papers
+on 2026-11-27, after one trial that is not stored (:mod:`ijrlib.companion_criteria`).  A criterion
+says what must hold for the claim to count as reproduced, the reason argues it in a sentence.  Rows
+without a measuring function read "not run" on the scoreboard until the runs of their figure
+exist.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from ijrlib import companion_criteria as b
 from ijrlib import criteria as c
 from ijrlib import ejr_criteria as x
 from ijrlib import evolution_criteria as e
@@ -857,6 +860,122 @@ TABLES = [
     for cell in CELLS
 ]
 
+# -- the companion papers --------------------------------------------------------------------------
+
+BREAK_EVEN_TOLERANCE = f"relatively within {_ten(live.BISECTION)}, and ordered, in every setting"
+SEEDS_APART = "an order of maxima that holds for single runs and not for their seeds is no effect"
+
+BREAK_EVEN = [
+    _claim(
+        "bemodel-criterion",
+        "In mean square a step of SGD along the top eigenvector changes ψ² by the factor "
+        "(1 − ηλ)² + s²η²(N − S)/(S(N − 1)).",
+        "equal to the mean over all mini-batches in rational arithmetic",
+        "the mean over mini-batches is a finite sum, so that equality can be decided",
+        measure=live.break_even_criterion,
+        live=True,
+    ),
+    _claim(
+        "bemodel-thm1",
+        "The λ_H and λ_K at which a stable SGD becomes unstable are smaller for a larger η or a "
+        "smaller S.",
+        f"the first unstable λ is λ* = 2/η − α(N − S)/(S(N − 1)), {BREAK_EVEN_TOLERANCE}",
+        "the criterion is evaluated on the way up, without solving it for λ",
+        measure=partial(live.break_even_theorem, rising=True),
+        live=True,
+    ),
+    _claim(
+        "bemodel-thm2",
+        "The λ_H and λ_K at which an unstable SGD becomes stable are smaller for a larger η or a "
+        "smaller S.",
+        f"the first stable λ on the way down is the same λ*, {BREAK_EVEN_TOLERANCE}",
+        "the criterion is evaluated on the way down, without solving it for λ",
+        measure=partial(live.break_even_theorem, rising=False),
+        live=True,
+    ),
+    _claim(
+        "be02-rise",
+        "λ_K and λ_H rise together at first.",
+        f"correlation of log λ_K and log λ_H up to the largest λ_H at least "
+        f"{c.LEAST_CORRELATION:.2f}, in every run",
+        HALF_VARIANCE,
+        measure=b.rise_together,
+    ),
+    _claim(
+        "be02-width",
+        "α*, by how much a step can be lengthened before the loss rises by a fifth, falls to about "
+        "2.",
+        "its median from the break-even point on within a factor √2 of 2, and above that at the "
+        "start, in every run",
+        "at α* = 1 the step itself would raise the loss by a fifth, at 4 it would end well before "
+        "the minimum along it; a factor √2 is half-way to either",
+        printed="about 2",
+        measure=b.step_width,
+    ),
+    _claim(
+        "be02-max",
+        "The largest λ_K and λ_H are larger for η = 0.02 than for η = 0.2.",
+        "both, with one run each",
+        "the paper's figure shows one run each; the order over seeds is asked of Figure 3",
+        measure=b.larger_for_smaller_lr,
+    ),
+    *(
+        _claim(
+            f"be03-{key}-{short}",
+            f"{what}: {statement}.",
+            f"{column}: every run of one value beyond every run of the next",
+            SEEDS_APART,
+            printed=printed if short == "simple" else "",
+            measure=partial(
+                on, partial(b.largest, name=name, by=by, rising=rising), network=network, **fields
+            ),
+        )
+        for short, what, network, by, fields in (
+            ("simple", "SimpleCNN, larger η", "simple_cnn_be", "lr", {}),
+            ("mlp", "Perceptron, larger η", "mlp_300_100", "lr", {"batch_size": 64}),
+            ("batch", "Perceptron, smaller S", "mlp_300_100", "batch_size", {"lr": 0.05}),
+        )
+        for key, name, statement, column, printed, up in (
+            ("k", b.K, "the largest λ_K is smaller", "largest λ_K", "3.01 → 0.87", False),
+            ("h", c.H, "the largest λ_H is smaller", "largest λ_H", "", False),
+            (
+                "conditioning",
+                "conditioning",
+                "the largest Tr K/λ_K is larger",
+                "largest Tr K/λ_K",
+                "10.69 → 14.29",
+                True,
+            ),
+            (
+                "tracek",
+                "covariance_trace",
+                "the largest Tr K is smaller",
+                "largest Tr K",
+                "",
+                False,
+            ),
+            ("traceh", "hessian_trace", "the largest Tr H is smaller", "largest Tr H", "", False),
+        )
+        for rising in (up == (by == "lr"),)
+    ),
+    _claim(
+        "be03-early",
+        "λ_K and λ_H are largest early, close to 60% training accuracy.",
+        f"training accuracy between {b.EARLY[0]:.0%} and {b.EARLY[1]:.0%} at both maxima, in every "
+        "run of SimpleCNN",
+        "the paper's vertical line at 60% passes near its maxima, within about ten points",
+        printed="60%",
+        measure=partial(on, b.reached_early, network="simple_cnn_be"),
+    ),
+    _claim(
+        "be06-correlation",
+        "λ_K from mini-batches of 128 and from single examples are strongly correlated.",
+        f"correlation of their logarithms along the run at least {c.LEAST_CORRELATION:.2f}",
+        HALF_VARIANCE,
+        measure=b.batch_and_single,
+    ),
+]
+
 CLAIMS: list[Claim] = [
     *THEORY,
     *IMPURITY,
@@ -868,4 +987,5 @@ CLAIMS: list[Claim] = [
     *EVOLUTION,
     *EJR,
     *TABLES,
+    *BREAK_EVEN,
 ]

@@ -28,9 +28,18 @@ PARTS = {  # part of the book: its figures; the rest are of implicit regularizat
         "eq32",
     },
     "Explicit regularization": {"ejr", "fig07", "fig33", "tab1", "tab2", "tab3"},
+    "Companion papers": {"bemodel", "be02", "be03", "be06"},
 }
 IMPLICIT = "Implicit regularization"
-PART_ORDER = ("Theory", "Impurity", IMPLICIT, "The curvature subspace", "Explicit regularization")
+COMPANIONS = "Companion papers"
+PART_ORDER = (
+    "Theory",
+    "Impurity",
+    IMPLICIT,
+    "The curvature subspace",
+    "Explicit regularization",
+    COMPANIONS,
+)
 VERDICTS = (
     "reproduced",
     "reproduced at reduced scale",
@@ -51,9 +60,11 @@ class Verdict:
 
 
 def figures() -> list[str]:
-    """What has claims, in the order of the book: theory, then figures and tables by number."""
+    """What has claims, in the order of the book: theory, then figures and tables by number, then
+    those of the companion papers."""
     present = {claim.figure for claim in CLAIMS}
-    return [*THEORY, *sorted(present.difference(THEORY))]
+    rest = sorted(present.difference(THEORY), key=lambda f: (part(f) == COMPANIONS, f))
+    return [*THEORY, *rest]
 
 
 def part(figure: str) -> str:

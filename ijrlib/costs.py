@@ -7,7 +7,10 @@ traffic are not.  How far the estimate is from what stored runs took: chapter "W
 
 from __future__ import annotations
 
+import math
+
 from ijrlib.config import RunConfig
+from ijrlib.conventions import covariance_batches
 
 GRADIENT_OPERATIONS = {
     "vgg": 916_224_000,
@@ -21,6 +24,8 @@ GRADIENT_OPERATIONS = {
     "wrn28_10_cifar100": 31_459_433_472,
     "wrn10_2": 266_018_304,
     "wrn10_2_cifar100": 266_087_424,
+    "simple_cnn_be": 148_250_112,
+    "mlp_300_100": 1_126_800,
 }
 """Operations of one gradient of one example, forward and backward, as PyTorch's counter has them
 (a test counts again)."""
@@ -37,6 +42,8 @@ PARAMETERS = {
     "wrn28_10_cifar100": 36_536_884,
     "wrn10_2": 303_706,
     "wrn10_2_cifar100": 315_316,
+    "simple_cnn_be": 591_274,
+    "mlp_300_100": 266_610,
 }
 """m of each network."""
 
@@ -57,6 +64,9 @@ MEASURE_GRADIENTS = {
     "spectrum": 270.0,
     "trajectory": 0.0,
     "autocast_check": 2.0,
+    "covariance": 1.0,
+    "break_even": 8.0,
+    "hessian_trace": 20.0,
 }
 """Gradients of the probe that one measurement takes, about (:mod:`ijrlib.measures`)."""
 
@@ -81,6 +91,8 @@ def gradients(config: RunConfig) -> float:
         steps = config.measured_steps(name)
         measured.update(steps)
         total += len(steps) * MEASURE_GRADIENTS[name] * config.probe
+        if name == "covariance":
+            total += len(steps) * math.prod(covariance_batches(config.examples))
         if name == "accuracy":
             total += len(steps) * FORWARD * config.test_examples
     if config.batch_size is not None:

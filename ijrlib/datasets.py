@@ -96,9 +96,10 @@ def load(
     """The first `examples` images of a split, shuffled with `seed`, of `shape` (C, H, W).
 
     Each channel is standardized with the mean and standard deviation of the whole training split
-    (with `inputs="unit"` divided by the split's largest value instead, which gives [0, 1]), then the image is resized (bilinear) where its size differs, and a single channel repeated
-    where `shape` has three. `classes=100` of a data set with ten joins pairs of images of the
-    split side by side into one of class 10 * left + right; each image serves once on each side.
+    (with `inputs="unit"` divided by the split's largest value instead, which gives [0, 1]), then
+    the image is resized (bilinear) where its size differs, and a single channel repeated where
+    `shape` has three. `classes=100` of a data set with ten joins pairs of images of the split side
+    by side into one of class 10 * left + right; each image serves once on each side.
     A smaller subset of the same seed is the beginning of a larger one.
 
     `root` is the checkout whose `data/raw` is searched when `$IJR_DATA` is not set (default: the

@@ -178,7 +178,7 @@ def _simple_cnn_paper(lr: float, weight: float = 0.0, batch_size: int | None = 1
     )
 
 
-BY_LR = tuple(_simple_cnn(lr, weight) for lr in (0.3, 0.1, 0.03) for weight in (0.0, 0.01))
+BY_LR = tuple(_simple_cnn(lr, weight) for lr in (0.3, 0.1, 0.03, 0.01) for weight in (0.0, 0.01))
 SECOND_SEED = tuple(config.replace(seed=1) for config in BY_LR if config.lr == 0.1)
 BY_LR_PAPER = tuple(
     _simple_cnn_paper(lr, weight)

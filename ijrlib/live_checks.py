@@ -9,11 +9,13 @@ functions take the runs of their figure, which they ignore, so that they fit the
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 
-from ijrlib import logits, power_iteration, theorems
+from ijrlib import break_even, logits, power_iteration, theorems
 from ijrlib.criteria import Measurement, NotMeasured
 from ijrlib.store import Run
 
@@ -300,3 +302,70 @@ def _power(deflate: bool) -> Measurement:
         f"{sum(map(len, errors))} vectors p",
         worst <= POWER_TOLERANCE,
     )
+
+
+# -- the model of the break-even point -------------------------------------------------------------
+
+
+def break_even_criterion(runs: Sequence[Run]) -> Measurement:
+    """The growth of E[ψ²] against the mean over all mini-batches, in rational arithmetic."""
+    rng, exact, cases = np.random.default_rng(2), 0, 0
+    for examples in range(2, 9):
+        curvatures = [Fraction(int(h), 7) for h in rng.integers(-9, 30, size=examples)]
+        mean = sum(curvatures, Fraction(0)) / examples
+        variance = sum(((h - mean) ** 2 for h in curvatures), Fraction(0)) / examples
+        for size in range(1, examples + 1):
+            lr = Fraction(int(rng.integers(1, 20)), 10)
+            share = Fraction(examples - size, size * (examples - 1))
+            formula = (1 - lr * mean) ** 2 + variance * lr**2 * share
+            exact += formula == break_even.enumerated_growth(lr, curvatures, size)
+            cases += 1
+    return Measurement(f"equal in {exact} of {cases} cases", exact == cases)
+
+
+def break_even_theorem(runs: Sequence[Run], rising: bool) -> Measurement:
+    """The curvature λ at which SGD first becomes unstable as λ rises from a stable one (Theorem 1),
+    or first stable as it falls from an unstable one (Theorem 2), by the criterion with s² = αλ: its
+    distance from λ*, and whether it falls with η and rises with S."""
+    found: dict[tuple[float, float, int], float] = {}
+    worst = 0.0
+    for alpha in ALPHAS:
+        for lr in RATES:
+            for size in SIZES:
+                place = _boundary(lr, alpha, size, rising)
+                exact = break_even.critical_curvature(lr, alpha, EXAMPLES, size)
+                worst = max(worst, abs(place / exact - 1))
+                found[alpha, lr, size] = place
+    ordered = all(
+        found[a, r, s] > found[a, q, s] for a in ALPHAS for r, q in pairwise(RATES) for s in SIZES
+    ) and all(
+        found[a, r, s] < found[a, r, t] for a in ALPHAS for r in RATES for s, t in pairwise(SIZES)
+    )
+    return Measurement(
+        f"within {worst:.1e} of λ*, {'in' if ordered else 'not in'} the order of the theorem, "
+        f"{len(found)} settings",
+        ordered and worst <= BISECTION,
+    )
+
+
+ALPHAS, RATES = (0.1, 1.0, 5.0), (0.01, 0.03, 0.1, 0.3)
+SIZES, EXAMPLES = (1, 8, 32, 128, 1000), 1000
+BISECTION = 1e-9
+
+
+def _boundary(lr: float, alpha: float, size: int, rising: bool) -> float:
+    """Where stability changes first on the way up from a small λ (``rising``) or down from a large
+    one: a walk in steps of a thousandth, then bisection."""
+
+    def stable(curvature: float) -> bool:
+        variance = alpha * curvature
+        return break_even.growth(lr, curvature, variance, EXAMPLES, size) <= 1
+
+    here, factor = (1e-3 / lr, 1.001) if rising else (1e3 / lr, 1 / 1.001)
+    while stable(here) == rising:
+        here *= factor
+    below, above = sorted((here / factor, here))
+    while above - below > BISECTION / 4 * above:
+        middle = (below + above) / 2
+        below, above = (middle, above) if stable(middle) else (below, middle)
+    return (below + above) / 2

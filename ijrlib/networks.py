@@ -211,8 +211,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 """Name -> constructor without arguments."""
 
 INPUT_SHAPES: dict[str, tuple[int, int, int]] = {
-    name: (1, 28, 28) if name in ("3fcn_mnist", "mlp_300_100") else (3, 32, 32)
-    for name in NETWORKS
+    name: (1, 28, 28) if name in ("3fcn_mnist", "mlp_300_100") else (3, 32, 32) for name in NETWORKS
 }
 """Name -> (channels, height, width) of one example."""
 

@@ -643,7 +643,7 @@ def gradient_covariance(
     values, vectors = torch.linalg.eigh(products)
     values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
     lengths = values.sqrt()  # of Σ_i v_i (g_i − g)
-    known = lengths > len(rows) * torch.finfo(rows.dtype).eps * lengths[0]
+    known = values > len(rows) * torch.finfo(rows.dtype).eps * values[0]
     mixing = torch.where(known, vectors / torch.where(known, lengths, 1.0), 0.0)
     scale = batch_size * (n - 1) / ((n - batch_size) * count)
     eigenvalues = values * scale
@@ -693,9 +693,7 @@ def losses_along(
     passes = _Passes(model, [x for x, _ in pairs])
     direction = unflatten(v, passes.tensors)
     for length in lengths:
-        moved = [
-            p.detach() + length * d for p, d in zip(passes.tensors, direction, strict=True)
-        ]
+        moved = [p.detach() + length * d for p, d in zip(passes.tensors, direction, strict=True)]
         total = torch.zeros((), dtype=passes.dtype, device=passes.device)
         for i in passes.mine:
             total += loss(passes.logits(i, moved), pairs[i][1]) * passes.weights[i]

@@ -61,6 +61,7 @@ def test_every_field_changes_the_hash():
         "weight_decay": 5e-4,
         "lr_decay": 0.2,
         "augment": True,
+        "inputs": "unit",
     }
     assert set(changes) == set(RunConfig.__dataclass_fields__)
     whole = ("regularizer", "ejr_weight", "rho", "mu")  # one needs the other
@@ -193,3 +194,10 @@ def test_names_that_the_configuration_allows_are_those_that_exist():
 def test_autocast_is_a_switch_for_single_precision(fields):
     with pytest.raises(ValueError, match="autocast: expected"):
         make(**fields)
+
+
+@pytest.mark.parametrize("field", ["momentum", "weight_decay"])
+def test_the_break_even_point_is_measured_for_plain_sgd_only(field):
+    base = RunConfig("digits", 20, "6cnn", 0.1, 3, probe=10, measures={"break_even": [(0, 1, 1)]})
+    with pytest.raises(ValueError, match=f"break_even .*{field} 0.5"):
+        base.replace(**{field: 0.5})

@@ -493,3 +493,13 @@ def test_cifar_with_a_flipped_bit_is_refused_by_its_checksum(folder, monkeypatch
     datasets._read.cache_clear()
     with pytest.raises(datasets.DamagedData, match="incomplete or damaged"):
         datasets.load("cifar10", 5, (3, 32, 32), 10, SEED)
+
+
+def test_inputs_in_the_unit_interval_are_the_bytes_over_the_largest():
+    unit = datasets.load("digits", 50, (1, 8, 8), 10, 0, inputs="unit")
+    standard = datasets.load("digits", 50, (1, 8, 8), 10, 0)
+    assert float(unit.x.min()) == 0 and float(unit.x.max()) == 1
+    np.testing.assert_allclose(unit.x * 16, (unit.x * 16).round())
+    slope = standard.x.std() / unit.x.std()
+    np.testing.assert_allclose(standard.x - standard.x.min(), slope * unit.x, atol=1e-5)
+    assert "largest value" in unit.source["note"] and "standardized" in standard.source["note"]

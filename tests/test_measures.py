@@ -34,6 +34,8 @@ def state(kind="fully connected, tanh", loss="cross_entropy", **fields):
         "test": dense.examples(6, seed=8),
         "initial": dense.parameters(dense.network(kind, seed=1)),
         "chunk": 4,
+        "train": (x, y),
+        "update": 0.1 * dense.gradient(model, loss, x, y),
     }
     return State(**(given | fields))
 
@@ -497,3 +499,68 @@ def test_no_measure_touches_the_model_or_the_random_state(mode, tmp_path):
     assert [m.training for m in s.model.modules()] == mode
     assert all(p.grad is None for p in s.model.parameters())
     assert torch.equal(torch.random.get_rng_state(), random)
+
+
+# -- the companion papers --------------------------------------------------------------------------
+
+
+def test_the_covariance_is_that_of_the_gradients_of_single_examples():
+    s = state()
+    x, y = s.probe
+    rows = torch.stack(
+        [dense.gradient(s.model, s.loss, x[i : i + 1], y[i : i + 1]) for i in range(N)]
+    )
+    deviations = rows - rows.mean(0)
+    expected = torch.linalg.eigvalsh(deviations.T @ deviations / N)
+    out = measures.covariance(s)
+    # so few examples make mini-batches of one
+    for name in ("", "_single"):
+        assert out[f"covariance_norm{name}"] == pytest.approx(float(expected[-1]), rel=1e-10)
+        assert out[f"covariance_trace{name}"] == pytest.approx(float(expected.sum()), rel=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("examples", "expected"), [(5000, (25, 128)), (3200, (25, 128)), (100, (25, 4)), (9, (9, 1))]
+)
+def test_mini_batches_of_the_covariance_are_smaller_where_there_are_few_examples(
+    examples, expected
+):
+    assert conventions.covariance_batches(examples) == expected
+
+
+def test_the_variance_of_the_curvature_is_that_along_the_top_eigenvector():
+    s = state()
+    x, y = s.probe
+    top = torch.linalg.eigh(dense.hessian(s.model, s.loss, x, y))[1][:, -1]
+    each = torch.stack(
+        [top @ dense.hessian(s.model, s.loss, x[i : i + 1], y[i : i + 1]) @ top for i in range(N)]
+    )
+    s.memory["top_vector"], s.memory["top_step"] = top, torch.tensor(s.step)
+    out = measures.break_even(s)
+    assert out["curvature_variance"] == pytest.approx(float(each.var(correction=0)), rel=1e-10)
+
+
+def test_the_width_of_a_step_is_the_first_length_at_which_the_loss_is_a_fifth_higher():
+    s = state()
+    s.update = 3.0 * s.update
+    theta, (x, y) = dense.parameters(s.model), s.probe
+
+    def loss(alpha):
+        return float(dense.loss(s.loss, dense.logits(s.model, x, theta - alpha * s.update), y))
+
+    width = measures.break_even(s)["step_width"]
+    scan = [alpha for alpha in np.linspace(0.01, 80, 8000) if loss(alpha) >= 1.2 * loss(0)]
+    assert scan and width == pytest.approx(scan[0], rel=2 * measures.WIDTH_RTOL)
+
+
+def test_a_step_so_short_that_no_multiple_raises_the_loss_has_no_width():
+    s = state()
+    s.update = 1e-9 * s.update
+    assert np.isnan(measures.break_even(s)["step_width"])
+
+
+def test_the_trace_of_the_hessian_is_within_its_error_of_the_dense_one():
+    s = state()
+    out = measures.hessian_trace(s)
+    expected = float(dense.hessian(s.model, s.loss, *s.probe).trace())
+    assert abs(out["hessian_trace"] - expected) < 4 * out["hessian_trace_error"]

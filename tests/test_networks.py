@@ -21,6 +21,10 @@ PARAMETERS = {
     "wrn28_10_cifar100": 36_536_884,
 }
 RELATIVES = ("wrn10_2", "wrn10_2_cifar100")
+COMPANIONS = {  # Jastrzebski et al. 2020, Appendix C: weights and biases, layer by layer
+    "simple_cnn_be": 32 * 28 + 32 * 289 + 64 * 289 + 64 * 577 + 4097 * 128 + 129 * 10,
+    "mlp_300_100": 785 * 300 + 301 * 100 + 101 * 10,
+}
 SMALL = [name for name in networks.NETWORKS if not name.startswith("wrn28")]
 
 
@@ -28,16 +32,17 @@ def layers(network, kind) -> list:
     return [module for module in network.modules() if isinstance(module, kind)]
 
 
-def test_the_table_holds_the_nine_networks_of_the_paper_and_the_relatives_of_one():
-    assert set(networks.NETWORKS) == {*PARAMETERS, *RELATIVES}
+def test_the_table_holds_the_networks_of_the_papers_and_the_relatives_of_one():
+    assert set(networks.NETWORKS) == {*PARAMETERS, *RELATIVES, *COMPANIONS}
     assert networks.INPUT_SHAPES.keys() == networks.NETWORKS.keys() == networks.CLASSES.keys()
 
 
-@pytest.mark.parametrize("name", PARAMETERS)
+@pytest.mark.parametrize("name", [*PARAMETERS, *COMPANIONS])
 def test_the_parameter_count_is_the_papers(name):
     with torch.device("meta"):  # shapes only: WRN-28-10 needs no memory
         network = networks.NETWORKS[name]()
-    assert sum(parameter.numel() for parameter in network.parameters()) == PARAMETERS[name]
+    expected = {**PARAMETERS, **COMPANIONS}[name]
+    assert sum(parameter.numel() for parameter in network.parameters()) == expected
 
 
 @pytest.mark.parametrize("name", networks.NETWORKS)
@@ -62,10 +67,10 @@ def test_the_networks_of_the_curvature_figures_have_no_normalization_and_no_drop
     assert not layers(networks.build(name), forbidden)
 
 
-def test_the_convolutions_have_a_bias_in_vgg_only():
+def test_the_convolutions_have_a_bias_in_vgg_and_the_companions_network_only():
     for name in SMALL:
         biased = {module.bias is not None for module in layers(networks.build(name), nn.Conv2d)}
-        assert biased <= {name.startswith("vgg")}
+        assert biased <= {name.startswith("vgg") or name == "simple_cnn_be"}
 
 
 def test_resnet_shortcuts_subsample_and_pad_with_zero_channels():

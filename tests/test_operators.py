@@ -395,3 +395,95 @@ def test_parameters_of_two_precisions_are_refused():
     model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2).double())
     with pytest.raises(ValueError, match=r"float32.*float64|float64.*float32"):
         operators.hessian(model, operators.squared, dense.examples(N))
+
+
+# --- the covariance of gradients, and along a direction ------------------------------------------
+
+
+def gradients(kind, loss="cross_entropy", n=N):
+    model, (x, y) = dense.network(kind), dense.examples(n)
+    rows = [dense.gradient(model, loss, x[i : i + 1], y[i : i + 1]) for i in range(n)]
+    return model, x, y, torch.stack(rows)
+
+
+def covariance(rows):
+    deviations = rows - rows.mean(0)
+    return deviations.T @ deviations / len(rows)
+
+
+def reconstructed(found):
+    vectors = found.eigenvectors(len(found.eigenvalues))
+    return vectors * found.eigenvalues @ vectors.T
+
+
+@every_loss
+@every_network
+def test_the_covariance_of_single_gradients_is_exact(kind, loss):
+    model, x, y, rows = gradients(kind, loss)
+    found = operators.gradient_covariance(model, operators.LOSSES[loss], (x, y))
+    assert close(reconstructed(found), covariance(rows))
+    assert found.trace == pytest.approx(float(covariance(rows).trace()))
+    assert (found.eigenvalues.diff() <= 0).all()
+
+
+def test_eigenvectors_of_the_covariance_are_orthonormal_where_the_eigenvalue_is_not_zero():
+    model, x, y, _ = gradients("fully connected, tanh")
+    found = operators.gradient_covariance(model, operators.cross_entropy, (x, y))
+    vectors = found.eigenvectors(N)
+    assert close(vectors[:, : N - 1].T @ vectors[:, : N - 1], torch.eye(N - 1).double())
+    assert not vectors[:, N - 1].any()
+
+
+def test_the_covariance_from_mini_batches_is_right_on_average_over_all_orders():
+    """The factor (N − M)/(M(N − 1)): the mean over all 720 orders of six examples, in two
+    mini-batches of three and in three of two."""
+    model, x, y, rows = gradients("fully connected, tanh", n=6)
+    for batch_size in (2, 3):
+        total = 0.0
+        for order in itertools.permutations(range(6)):
+            index = torch.tensor(order)
+            found = operators.gradient_covariance(
+                model, operators.cross_entropy, (x[index], y[index]), batch_size=batch_size
+            )
+            total = total + reconstructed(found) / 720
+        assert close(total, covariance(rows))
+
+
+def test_examples_beyond_the_last_full_mini_batch_are_left_out():
+    model, x, y, _ = gradients("fully connected, tanh")
+    loss = operators.cross_entropy
+    found = operators.gradient_covariance(model, loss, (x, y), batch_size=3)
+    without = operators.gradient_covariance(model, loss, (x[:6], y[:6]), batch_size=3)
+    assert torch.equal(found.eigenvalues, without.eigenvalues)
+
+
+@pytest.mark.parametrize("batch_size", [0, 4, N])
+def test_a_batch_size_of_which_there_are_not_two_is_refused(batch_size):
+    model, x, y, _ = gradients("fully connected, tanh")
+    with pytest.raises(ValueError, match=f"at most half of {N} examples, got {batch_size}"):
+        operators.gradient_covariance(model, operators.cross_entropy, (x, y), batch_size=batch_size)
+
+
+@every_loss
+@every_network
+def test_curvatures_along_a_direction_are_those_of_each_examples_hessian(kind, loss):
+    model, (x, y) = dense.network(kind), dense.examples(N)
+    v = torch.randn(len(dense.parameters(model)), generator=torch.Generator().manual_seed(3))
+    v = v.double()
+    expected = torch.stack(
+        [v @ dense.hessian(model, loss, x[i : i + 1], y[i : i + 1]) @ v for i in range(N)]
+    )
+    found = operators.curvatures_along(model, operators.LOSSES[loss], (x, y), v, chunk=3)
+    assert close(found, expected)
+
+
+def test_losses_along_a_direction_are_those_of_moved_parameters():
+    model, (x, y) = dense.network("residual"), dense.examples(N)
+    theta = dense.parameters(model)
+    v = torch.randn(len(theta), generator=torch.Generator().manual_seed(4)).double()
+    lengths = (0.0, -0.3, 1.5)
+    found = operators.losses_along(model, operators.cross_entropy, (x, y), v, lengths, chunk=2)
+    for length, value in zip(lengths, found, strict=True):
+        z = dense.logits(model, x, theta + length * v)
+        assert value == pytest.approx(float(dense.loss("cross_entropy", z, y)), rel=1e-12)
+    assert torch.equal(dense.parameters(model), theta)

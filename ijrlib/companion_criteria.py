@@ -1,0 +1,202 @@
+"""Measuring functions behind the claims of the companion papers.
+
+Conventions as in :mod:`ijrlib.criteria`.  Thresholds were fixed on 2026-11-27, after one trial of
+SimpleCNN at η = 0.1 with augmentation that is not stored, and before the runs that are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from ijrlib import phases
+from ijrlib.break_even import growth
+from ijrlib.criteria import LEAST_CORRELATION, H, J, Measurement, NotMeasured, correlation, rows
+from ijrlib.evolution_criteria import ordered
+from ijrlib.store import Run
+
+K = "covariance_norm"
+SINGLE = "covariance_norm_single"
+WIDTH = 2.0
+WIDTH_FACTOR = 2**0.5
+EARLY = (0.5, 0.7)
+"""Training accuracy "close to 60%"."""
+
+
+def stability(run: Run) -> pd.Series:
+    """The left side of the criterion of the break-even point at each measured step,
+    (1 − η‖H‖)² + s²η²(N − S)/(S(N − 1)), by step; unstable above 1."""
+    frame = rows(run, H, "curvature_variance")
+    config = run.config
+    values = growth(
+        config.lr,
+        frame[H].to_numpy(dtype=float),
+        frame["curvature_variance"].to_numpy(dtype=float),
+        config.examples,
+        config.batch_size,
+    )
+    return pd.Series(values, index=frame["step"])
+
+
+def break_even_point(run: Run) -> int:
+    """The first measured step at which SGD is not stable along the top eigenvector of H.
+
+    Raises:
+        NotMeasured: where it is stable throughout.
+    """
+    return _first(run, stability(run) >= 1, "SGD is stable throughout by the measured criterion")
+
+
+def edge_of_stability(run: Run) -> int:
+    """The first measured step at which ‖H‖ ≥ 2/η; raises NotMeasured where there is none."""
+    return _first(run, phases.column(run, H) >= 2 / run.config.lr, "‖H‖ never reaches 2/η")
+
+
+def _first(run: Run, holds: pd.Series, otherwise: str) -> int:
+    if not holds.any():
+        raise NotMeasured(f"{run.config.name}: {otherwise}")
+    return int(holds.index.to_numpy()[holds.to_numpy().argmax()])
+
+
+# -- the early phase -------------------------------------------------------------------------------
+
+
+def rise_together(runs: Sequence[Run]) -> Measurement:
+    """Correlation of log λ_K and log λ_H up to the largest λ_H, the least over runs."""
+    found = []
+    for run in _some(runs):
+        frame = rows(run, H, K)
+        frame = frame.loc[frame["step"] <= phases.largest(phases.column(run, H))]
+        if len(frame) < 4:
+            raise NotMeasured(f"{run.config.name}: λ_H is largest within three measurements")
+        found.append(correlation(np.log(frame[H]), np.log(frame[K])))
+    return Measurement(
+        f"r = {', '.join(f'{r:.2f}' for r in found)}", min(found) >= LEAST_CORRELATION
+    )
+
+
+def step_width(runs: Sequence[Run]) -> Measurement:
+    """Median of α* from the break-even point on, and its first value, in every run."""
+    texts, near = [], []
+    for run in _some(runs):
+        width = phases.column(run, "step_width")
+        late = float(width.loc[width.index >= break_even_point(run)].median())
+        texts.append(f"η = {run.config.lr:g}: from {width.iloc[0]:.1f} to {late:.2f}")
+        near.append(WIDTH / WIDTH_FACTOR <= late <= WIDTH * WIDTH_FACTOR < width.iloc[0])
+    return Measurement("; ".join(texts), all(near))
+
+
+def larger_for_smaller_lr(runs: Sequence[Run]) -> Measurement:
+    """The largest λ_K and λ_H along the way of the smaller and the larger η."""
+    by_lr = sorted(_some(runs), key=lambda run: run.config.lr)
+    peaks = [[float(phases.column(run, name).max()) for name in (K, H)] for run in by_lr]
+    text = "; ".join(
+        f"η = {run.config.lr:g}: λ_K {k:.3g}, λ_H {h:.3g}"
+        for run, (k, h) in zip(by_lr, peaks, strict=True)
+    )
+    return Measurement(text, all(a > b for a, b in zip(peaks[0], peaks[-1], strict=True)))
+
+
+# -- the two conjectures ---------------------------------------------------------------------------
+
+
+def largest(runs: Sequence[Run], name: str, by: str, rising: bool) -> Measurement:
+    """Whether the largest value of a column along the way is ordered by η or S, every run of one
+    value on its side of every run of the next."""
+    return ordered(_some(runs), by, rising, lambda run: float(quantity(run, name).max()))
+
+
+def quantity(run: Run, name: str) -> pd.Series:
+    """A column by step; "conditioning" is Tr K/λ_K."""
+    if name != "conditioning":
+        return phases.column(run, name)
+    frame = rows(run, K, "covariance_trace")
+    return pd.Series((frame["covariance_trace"] / frame[K]).to_numpy(), index=frame["step"])
+
+
+def reached_early(runs: Sequence[Run]) -> Measurement:
+    """Training accuracy where λ_K and λ_H are largest, in every run."""
+    shares = {name: [] for name in (K, H)}
+    for run in _some(runs):
+        accuracy = phases.column(run, "train_accuracy")
+        for name, found in shares.items():
+            found.append(float(accuracy.loc[phases.largest(phases.column(run, name))]))
+    text = "; ".join(
+        f"largest {symbol} at {min(found):.0%} to {max(found):.0%}"
+        for symbol, found in zip(("λ_K", "λ_H"), shares.values(), strict=True)
+    )
+    every = [share for found in shares.values() for share in found]
+    return Measurement(text, EARLY[0] <= min(every) and max(every) <= EARLY[1])
+
+
+def batch_and_single(runs: Sequence[Run]) -> Measurement:
+    """Correlation of log λ_K from mini-batches and from single examples along the run."""
+    run = _some(runs)[0]
+    frame = rows(run, K, SINGLE)
+    r = correlation(np.log(frame[K]), np.log(frame[SINGLE]))
+    ratio = (frame[K] / frame[SINGLE]).median()
+    return Measurement(
+        f"r = {r:.2f}; the former is × {ratio:.2f} the latter (median)", r >= LEAST_CORRELATION
+    )
+
+
+def _some(runs: Sequence[Run]) -> Sequence[Run]:
+    if not runs:
+        raise NotMeasured("no run is stored")
+    return runs
+
+
+# -- the three papers on one axis of time ----------------------------------------------------------
+
+EVENTS = {
+    "break-even point": break_even_point,
+    "‖H‖ reaches 2/η": edge_of_stability,
+    "λ_K largest": lambda run: phases.largest(phases.column(run, K)),
+    "‖H‖ largest": lambda run: phases.largest(phases.column(run, H)),
+    "⟨λ⁽¹⁾⟩ largest": phases.peak,
+}
+"""What happens when: name → step of a run."""
+
+
+def slowing(run: Run) -> int:
+    """The measured step at which the growth of log‖⟨J⟩‖² up to the peak of ⟨λ^(1)⟩ bends: the
+    breakpoint of the two-piece, continuous linear least-squares fit with the least error.
+
+    Raises:
+        NotMeasured: for fewer than six measurements up to the peak, or where the second piece is
+            the steeper one.
+    """
+    values = phases.column(run, J)
+    values = values.loc[values.index <= phases.peak(run)]
+    if len(values) < 6:
+        raise NotMeasured(f"{run.config.name}: ⟨λ⁽¹⁾⟩ is largest within five measurements")
+    t, y = values.index.to_numpy(dtype=float), np.log(values.to_numpy(dtype=float))
+    best, place, bend = np.inf, 0, 0.0
+    for k in range(2, len(t) - 2):
+        design = np.stack([np.ones_like(t), t, np.maximum(t - t[k], 0)], axis=1)
+        solution, *_ = np.linalg.lstsq(design, y, rcond=None)
+        error = float(((design @ solution - y) ** 2).sum())
+        if error < best:
+            best, place, bend = error, k, float(solution[2])
+    if bend >= 0:
+        raise NotMeasured(f"{run.config.name}: ‖⟨J⟩‖² does not slow down before the peak")
+    return int(t[place])
+
+
+def timeline(runs: Sequence[Run]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and rows of a table: for each run the time ηt of each event, and of the bend of
+    ‖⟨J⟩‖²; "–" where it does not happen."""
+    events = {**EVENTS, "‖⟨J⟩‖² slows down": slowing}
+    table = []
+    for run in runs:
+        cells = []
+        for event in events.values():
+            try:
+                cells.append(f"{run.config.lr * event(run):.3g}")
+            except NotMeasured:
+                cells.append("–")
+        config = run.config
+        table.append((config.network, f"{config.lr:g}", str(config.seed), *cells))
+    return ("network", "η", "seed", *(f"{name}, ηt" for name in events)), table

@@ -1,0 +1,191 @@
+"""Plots of the companion papers: the model of the break-even point, the early phase, the largest
+values along the way, and the three papers on one axis of time.
+
+As in :mod:`ijrlib.figures`: each function takes stored runs and returns a matplotlib Figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator, StrMethodFormatter
+
+from ijrlib.companion_criteria import (
+    EVENTS,
+    SINGLE,
+    WIDTH,
+    K,
+    quantity,
+    slowing,
+    stability,
+)
+from ijrlib.criteria import NotMeasured
+from ijrlib.evolution_figures import COLORS, STYLES, setting, values_of
+from ijrlib.figures import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    QUANTITIES,
+    VERMILION,
+    measured,
+    styled,
+)
+
+LABELS = {
+    **{name: q.label for name, q in QUANTITIES.items()},
+    K: r"$\lambda_K$",
+    SINGLE: r"$\lambda_K$ from single examples",
+    "sharpness": r"$\lambda_H = \|H\|$",
+    "conditioning": r"$\mathrm{Tr}\,K/\lambda_K$",
+    "covariance_trace": r"$\mathrm{Tr}\,K$",
+    "hessian_trace": r"$\mathrm{Tr}\,H$",
+    "step_width": r"step width $\alpha^*$",
+    "growth": r"growth of $E[\psi^2]$ a step",
+}
+NAMES = {"simple_cnn_be": "SimpleCNN", "mlp_300_100": "perceptron"}
+
+
+@styled
+def mean_square_stability(lr: np.ndarray, curves: Mapping[str, Any]) -> Figure:
+    """Growth of E[ψ²] a step against the learning rate for several S, exp(2·E log|1 − ηH_B|) of
+    single paths dashed, and 1.
+
+    Args:
+        lr: shape (n,).
+        curves: label → (growth, simulated growth, path exponent), each (n,).
+    """
+    figure, axes = plt.subplots(figsize=(5.6, 3.6))
+    for k, (label, (exact, simulated, exponent)) in enumerate(curves.items()):
+        color = COLORS[k % len(COLORS)]
+        axes.plot(lr, exact, color=color, label=f"{label}: mean square")
+        axes.plot(lr, simulated, color=color, linestyle="none", marker=".", markersize=5)
+        axes.plot(
+            lr, np.exp(2 * np.asarray(exponent)), color=color, linestyle="--", label="single paths"
+        )
+    axes.axhline(1, color=GREY, linewidth=1)
+    axes.set_yscale("log")
+    axes.set(xlabel=r"learning rate $\eta$ in units of $1/\lambda$", ylabel="growth a step")
+    axes.legend(fontsize=7.5)
+    return figure
+
+
+@styled
+def early_phase(runs: Sequence[Any]) -> Figure:
+    """λ_K, λ_H with 2/η (dotted), the growth of the criterion with 1, and α* with 2, against time
+    ηt, a line for each run."""
+    figure, grid = plt.subplots(2, 2, figsize=(8.4, 5.2), sharex=True)
+    panels = dict(zip((K, "sharpness", "growth", "step_width"), grid.flat, strict=True))
+    for k, run in enumerate(sorted(runs, key=lambda run: run.config.lr)):
+        lr = run.config.lr
+        style = {"color": COLORS[k], "linestyle": STYLES[k], "label": setting(run, "lr")}
+        for name, axes in panels.items():
+            with suppress(NotMeasured):
+                values = stability(run) if name == "growth" else quantity(run, name)
+                axes.plot(lr * values.index, values, **style)
+        panels["sharpness"].axhline(2 / lr, color=COLORS[k], linestyle=":", linewidth=1)
+    for name, axes in panels.items():
+        axes.set_yscale("log")
+        axes.set_ylabel(LABELS[name])
+    panels["growth"].axhline(1, color=GREY, linewidth=1)
+    panels["step_width"].axhline(WIDTH, color=GREY, linewidth=1)
+    for axes in grid[1]:
+        axes.set_xlabel(r"time $\eta t$")
+    panels[K].legend()
+    return figure
+
+
+@styled
+def largest(runs: Sequence[Any], by: str) -> Figure:
+    """The largest λ_K, λ_H, Tr K/λ_K, Tr K and Tr H along the way against η or S, both axes
+    logarithmic, a point for each run, a line through the means over seeds."""
+    names = (K, "sharpness", "conditioning", "covariance_trace", "hessian_trace")
+    figure, panels = plt.subplots(1, len(names), figsize=(8.4, 2.5))
+    values = sorted(values_of(runs, by))
+    for axes, name in zip(panels, names, strict=True):
+        found = {
+            v: [float(quantity(run, name).max()) for run in runs if getattr(run.config, by) == v]
+            for v in values
+        }
+        axes.plot(values, [np.mean(found[v]) for v in values], color=BLUE, linewidth=1)
+        for v in values:
+            axes.plot([v] * len(found[v]), found[v], color=BLUE, linestyle="none", marker="o", ms=3)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xticks(values)
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.margins(x=0.2)
+        axes.set_title(LABELS[name], fontsize=9)
+        axes.set_xlabel(r"$\eta$" if by == "lr" else "batch size S", fontsize=8)
+        axes.tick_params(labelsize=7, which="both")
+    panels[0].set_ylabel("largest along the way", fontsize=8)
+    return figure
+
+
+@styled
+def batch_and_single(run: Any) -> Figure:
+    """λ_K from mini-batches against λ_K from single examples, both logarithmic, a point for each
+    measured step; colour tells the step, dashed: equal."""
+    frame = measured(run, K, SINGLE)
+    figure, axes = plt.subplots(figsize=(4.6, 3.6))
+    dots = axes.scatter(frame[SINGLE], frame[K], c=frame["step"], cmap="viridis", s=14)
+    ends = [frame[[K, SINGLE]].to_numpy().min(), frame[[K, SINGLE]].to_numpy().max()]
+    axes.plot(ends, ends, color=GREY, linestyle="--", linewidth=1)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set(xlabel=LABELS[SINGLE], ylabel=r"$\lambda_K$ from mini-batches")
+    figure.colorbar(dots, ax=axes, label="step")
+    return figure
+
+
+@styled
+def one_time_axis(runs: Sequence[Any]) -> Figure:
+    """A column for each run: λ_K and λ_H with 2/η, the growth of the criterion with 1, ‖⟨J⟩‖² and
+    ⟨λ^(1)⟩ against time ηt; vertical lines at the break-even point (solid), where ‖H‖ reaches 2/η
+    (dashed), where ‖⟨J⟩‖² slows down (dotted) and where ⟨λ^(1)⟩ is largest (dash-dotted)."""
+    figure, grid = plt.subplots(
+        4, len(runs), figsize=(2.6 * len(runs), 7.4), sharex="col", squeeze=False
+    )
+    events = {**EVENTS, "slows": slowing}
+    shown = {
+        "break-even point": "-",
+        "‖H‖ reaches 2/η": "--",
+        "slows": ":",
+        "⟨λ⁽¹⁾⟩ largest": "-.",
+    }
+    for column, run in zip(grid.T, runs, strict=True):
+        lr = run.config.lr
+        curves = (
+            (0, quantity(run, K), ORANGE, LABELS[K]),
+            (0, quantity(run, "sharpness"), BLUE, LABELS["sharpness"]),
+            (1, stability(run), PURPLE, LABELS["growth"]),
+            (2, quantity(run, "jacobian_norm_sq"), VERMILION, LABELS["jacobian_norm_sq"]),
+            (3, quantity(run, "impurity_mean"), GREEN, LABELS["impurity_mean"]),
+        )
+        for row, values, color, label in curves:
+            column[row].plot(lr * values.index, values, color=color, label=label)
+        for name, style in shown.items():
+            with suppress(NotMeasured):
+                at = lr * events[name](run)
+                for axes in column:
+                    axes.axvline(at, color=GREY, linestyle=style, linewidth=1)
+        for axes in column[:3]:
+            axes.set_yscale("log")
+        column[0].axhline(2 / lr, color=BLUE, linestyle=":", linewidth=1)
+        column[1].axhline(1, color=GREY, linewidth=0.8)
+        column[0].set_title(f"{NAMES[run.config.network]}, {setting(run, 'lr')}", fontsize=8.5)
+        column[3].set_xlabel(r"time $\eta t$")
+    grid[0, 0].legend(fontsize=7.5)
+    for axes, name in zip(
+        grid[1:, 0], ("growth", "jacobian_norm_sq", "impurity_mean"), strict=True
+    ):
+        axes.set_ylabel(LABELS[name], fontsize=8)
+    grid[0, 0].set_ylabel("eigenvalue", fontsize=8)
+    return figure
