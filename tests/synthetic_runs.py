@@ -262,3 +262,41 @@ def arm_run(
     series = pd.DataFrame({"step": step, "train_accuracy": fitted, "test_loss": loss})
     series["test_accuracy"] = accuracy - fall * ends
     return Run(config, series, {}, dict(PROVENANCE))
+
+
+def break_even_run(
+    lr: float = 0.1,
+    seed: int = 0,
+    batch_size: int = 128,
+    onset: int = 40,
+    network: str = "simple_cnn_be",
+) -> Run:
+    """A run of the companion papers: ‖H‖ grows to 2/η at step ``onset`` of 100 and stays there,
+    λ_K grows with it and falls; the step width falls to 2; the impurity is largest at step 80."""
+    rng = np.random.default_rng(seed)
+    step = np.arange(0, 101, 2)
+    config = RunConfig(
+        dataset="digits",
+        examples=1000,
+        network=network,
+        lr=lr,
+        steps=100,
+        batch_size=batch_size,
+        seed=seed,
+        probe=250,
+        measures={"curvature": [(0, 101, 2)]},  # type: ignore[arg-type]
+    )
+    level = np.exp((np.minimum(step, onset) - onset) / 10)
+    noise = np.exp(0.02 * rng.standard_normal((3, len(step))))
+    series = pd.DataFrame({"step": step, "sharpness": 2 / lr * level})
+    late = np.exp(-np.maximum(0, step - onset) / 100)
+    series["covariance_norm"] = 3 / lr * level * late * noise[0]
+    series["covariance_norm_single"] = 2 / lr * level * late * noise[1]
+    series["covariance_trace"] = 12 / lr * level**0.9 * noise[2]
+    series["curvature_variance"] = 150 / lr**2 * level**2
+    series["hessian_trace"] = 5 * series["sharpness"]
+    series["step_width"] = 2 / level
+    series["jacobian_norm_sq"] = 100 * level
+    series["impurity_mean"] = 0.1 + 0.2 * np.exp(-(((step - 80) / 40) ** 2))
+    series["train_accuracy"] = 0.2 + 0.7 * step / 100
+    return Run(config, series, {}, dict(PROVENANCE))

@@ -1,0 +1,151 @@
+"""Measuring functions of the companion papers' claims, on runs made up so that the answer is
+known."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic_runs import PROVENANCE, break_even_run
+
+from ijrlib import break_even, companion_criteria, phases
+from ijrlib.criteria import NotMeasured
+
+
+def test_the_break_even_point_is_where_the_criterion_first_reaches_one():
+    run = break_even_run(lr=0.1, onset=40)
+    series = run.series
+    growth = break_even.growth(0.1, series["sharpness"], series["curvature_variance"], 1000, 128)
+    np.testing.assert_allclose(companion_criteria.stability(run), growth)
+    point = companion_criteria.break_even_point(run)
+    assert growth[series["step"] == point].item() >= 1
+    assert (growth[series["step"] < point] < 1).all()
+
+
+def test_noise_brings_the_break_even_point_before_the_edge_of_stability():
+    run = break_even_run(lr=0.1, onset=40)
+    edge = companion_criteria.edge_of_stability(run)
+    assert edge == 40
+    assert companion_criteria.break_even_point(run) < edge
+    quiet = break_even_run(lr=0.1, onset=40)
+    quiet.series["curvature_variance"] = 0.0
+    assert companion_criteria.break_even_point(quiet) == edge
+
+
+def test_a_run_that_stays_stable_has_no_break_even_point():
+    run = break_even_run(lr=0.1, onset=40)
+    run.series["sharpness"] /= 100
+    run.series["curvature_variance"] = 0.0
+    with pytest.raises(NotMeasured, match="stable throughout"):
+        companion_criteria.break_even_point(run)
+    with pytest.raises(NotMeasured, match="never reaches 2/η"):
+        companion_criteria.edge_of_stability(run)
+
+
+def test_eigenvalues_that_rise_apart_do_not_rise_together():
+    run = break_even_run()
+    assert companion_criteria.rise_together([run]).holds
+    run.series["covariance_norm"] = run.series["covariance_norm"].to_numpy()[::-1].copy()
+    assert not companion_criteria.rise_together([run]).holds
+
+
+def test_the_width_of_a_step_has_to_fall_to_about_two():
+    run = break_even_run()
+    assert companion_criteria.step_width([run]).holds
+    for factor in (0.6, 1.6):
+        other = break_even_run()
+        other.series["step_width"] *= factor
+        assert not companion_criteria.step_width([run, other]).holds
+    low = break_even_run()
+    low.series.loc[0, "step_width"] = 2.5
+    assert not companion_criteria.step_width([low]).holds
+
+
+def test_maxima_are_compared_between_the_smaller_and_the_larger_learning_rate():
+    small, large = break_even_run(lr=0.02), break_even_run(lr=0.2)
+    assert companion_criteria.larger_for_smaller_lr([large, small]).holds
+    large.series["covariance_norm"] *= 1000
+    assert not companion_criteria.larger_for_smaller_lr([large, small]).holds
+
+
+def test_maxima_have_to_differ_by_more_than_the_seeds():
+    runs = [break_even_run(lr=lr, seed=seed) for seed in (0, 1) for lr in (0.01, 0.1)]
+    found = companion_criteria.largest(runs, "covariance_norm", "lr", rising=False)
+    assert found.holds and "2 seeds" in found.value
+    assert not companion_criteria.largest(runs, "covariance_norm", "lr", rising=True).holds
+    runs[0].series["covariance_norm"] /= 1000
+    assert not companion_criteria.largest(runs, "covariance_norm", "lr", rising=False).holds
+    with pytest.raises(NotMeasured, match="one seed only"):
+        companion_criteria.largest(runs[:2], "covariance_norm", "lr", rising=False)
+
+
+def test_the_conditioning_is_the_trace_over_the_norm():
+    run = break_even_run()
+    found = companion_criteria.quantity(run, "conditioning")
+    np.testing.assert_allclose(
+        found, run.series["covariance_trace"] / run.series["covariance_norm"]
+    )
+
+
+def test_maxima_far_from_sixty_percent_are_not_early():
+    run = break_even_run()
+    accuracy = run.series["train_accuracy"]
+    top = run.series["sharpness"].idxmax()
+    run.series["train_accuracy"] = accuracy + 0.6 - accuracy[top]
+    assert companion_criteria.reached_early([run]).holds
+    run.series["train_accuracy"] += 0.15
+    assert not companion_criteria.reached_early([run]).holds
+
+
+def test_covariances_that_have_nothing_in_common_do_not_correlate():
+    run = break_even_run()
+    assert companion_criteria.batch_and_single([run]).holds
+    rng = np.random.default_rng(0)
+    run.series["covariance_norm_single"] = rng.permutation(run.series["covariance_norm_single"])
+    assert not companion_criteria.batch_and_single([run]).holds
+
+
+def test_without_runs_nothing_is_measured():
+    for measure in (
+        companion_criteria.rise_together,
+        companion_criteria.step_width,
+        companion_criteria.larger_for_smaller_lr,
+        companion_criteria.reached_early,
+        companion_criteria.batch_and_single,
+    ):
+        with pytest.raises(NotMeasured, match="no run is stored"):
+            measure([])
+
+
+def test_the_jacobian_slows_down_where_its_growth_bends():
+    run = break_even_run()
+    step = run.series["step"].to_numpy()
+    for bend in (20, 40, 60):
+        run.series["jacobian_norm_sq"] = np.exp(np.minimum(step, bend) / 5 + step / 50)
+        assert companion_criteria.slowing(run) == bend
+    run.series["jacobian_norm_sq"] = np.exp((step / 20.0) ** 2)
+    with pytest.raises(NotMeasured, match="does not slow down"):
+        companion_criteria.slowing(run)
+
+
+def test_the_timeline_has_the_times_of_all_events():
+    run = break_even_run(lr=0.1, onset=40)
+    run.series["jacobian_norm_sq"] = np.exp(np.minimum(run.series["step"], 20) / 5.0)
+    header, (row,) = companion_criteria.timeline([run])
+    assert len(header) == len(row) == 3 + len(companion_criteria.EVENTS) + 1
+    cells = dict(zip(header, row, strict=True))
+    assert cells["‖H‖ reaches 2/η, ηt"] == "4"
+    assert cells["‖⟨J⟩‖² slows down, ηt"] == "2"
+    assert cells["⟨λ⁽¹⁾⟩ largest, ηt"] == f"{0.1 * phases.peak(run):.3g}"
+    run.series["sharpness"] /= 100
+    assert (
+        dict(zip(header, companion_criteria.timeline([run])[1][0], strict=True))[
+            "‖H‖ reaches 2/η, ηt"
+        ]
+        == "–"
+    )
+
+
+def test_a_column_that_is_not_there_is_named():
+    run = break_even_run()
+    bare = type(run)(run.config, pd.DataFrame({"step": [0]}), {}, dict(PROVENANCE))
+    with pytest.raises(NotMeasured, match="no column sharpness"):
+        companion_criteria.stability(bare)

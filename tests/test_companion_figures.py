@@ -1,0 +1,92 @@
+"""Plots of the companion papers draw what the runs hold."""
+
+from __future__ import annotations
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import numpy as np
+import pytest
+from figure_checks import card, labelled, points
+from synthetic_runs import break_even_run
+
+from ijrlib import companion_criteria, companion_figures
+
+PAIR = [break_even_run(lr=lr) for lr in (0.2, 0.02)]
+SEEDS = [break_even_run(lr=lr, seed=seed) for seed in (0, 1) for lr in (0.01, 0.1)]
+LR = np.linspace(0.1, 3, 5)
+FIGURES = {
+    "stability": companion_figures.mean_square_stability(LR, {"S = 1": (LR, 2 * LR, 0 * LR)}),
+    "early_phase": companion_figures.early_phase(PAIR),
+    "largest": companion_figures.largest(SEEDS, "lr"),
+    "batch_and_single": companion_figures.batch_and_single(PAIR[0]),
+    "one_time_axis": companion_figures.one_time_axis(PAIR),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_is_an_opaque_card(name):
+    card(FIGURES[name])
+
+
+@pytest.mark.parametrize("name", ["stability", "batch_and_single"])
+def test_axes_are_labelled(name):
+    labelled(FIGURES[name])
+
+
+def test_single_paths_are_drawn_as_the_growth_of_their_square():
+    (axes,) = FIGURES["stability"].axes
+    solid, dots, dashed, _ = axes.get_lines()
+    np.testing.assert_allclose(points(solid)[1], LR)
+    np.testing.assert_allclose(points(dots)[1], 2 * LR)
+    np.testing.assert_allclose(points(dashed)[1], 1)
+
+
+def test_the_early_phase_is_drawn_against_time_with_two_over_eta():
+    small = min(PAIR, key=lambda run: run.config.lr)
+    norm, sharpness, growth, width = FIGURES["early_phase"].axes
+    for axes, expected in (
+        (norm, small.series["covariance_norm"]),
+        (sharpness, small.series["sharpness"]),
+        (growth, companion_criteria.stability(small)),
+        (width, small.series["step_width"]),
+    ):
+        x, y = points(axes.get_lines()[0])
+        np.testing.assert_allclose(x, 0.02 * small.series["step"])
+        np.testing.assert_allclose(y, expected)
+    dotted = [line for line in sharpness.get_lines() if line.get_linestyle() == ":"]
+    assert {round(points(line)[1][0], 6) for line in dotted} >= {10.0, 100.0}
+
+
+def test_the_largest_values_are_points_for_each_run_and_a_line_through_their_means():
+    axes = FIGURES["largest"].axes[0]
+    expected = {
+        lr: [r.series["covariance_norm"].max() for r in SEEDS if r.config.lr == lr]
+        for lr in (0.01, 0.1)
+    }
+    line, *dots = axes.get_lines()
+    np.testing.assert_allclose(points(line)[1], [np.mean(v) for v in expected.values()])
+    for dot, (lr, values) in zip(dots, expected.items(), strict=True):
+        np.testing.assert_allclose(points(dot)[0], lr)
+        np.testing.assert_allclose(points(dot)[1], values)
+
+
+def test_a_quantity_that_no_run_has_leaves_its_panel_empty():
+    run = break_even_run()
+    run.series["step_width"] = np.nan
+    figure = companion_figures.early_phase([run])
+    drawn = [line for line in figure.axes[3].get_lines() if line.get_label() != "_child0"]
+    assert all(set(points(line)[1]) == {2.0} for line in drawn)
+
+
+def test_events_are_marked_at_their_times():
+    for k, run in enumerate(PAIR):
+        axes = FIGURES["one_time_axis"].axes[4 + k]  # the second row: the criterion
+        marks = [line for line in axes.get_lines() if set(points(line)[0]) != {0, 1}]
+        places = {
+            round(float(points(line)[0][0]), 6) for line in marks if len(line.get_xdata()) == 2
+        }
+        lr = run.config.lr
+        for event in ("break-even point", "‖H‖ reaches 2/η", "⟨λ⁽¹⁾⟩ largest"):
+            assert round(lr * companion_criteria.EVENTS[event](run), 6) in places
