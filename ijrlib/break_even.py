@@ -73,5 +73,6 @@ def batch_curvatures(
 
 def path_exponent(lr: float, batches: np.ndarray) -> float:
     """E log|1 − ηH_B| over given H_B: a single path shrinks or grows almost surely with its sign,
-    whatever the mean square does."""
-    return float(np.log(np.abs(1 - lr * batches)).mean())
+    whatever the mean square does; −∞ where a factor is 0."""
+    with np.errstate(divide="ignore"):
+        return float(np.log(np.abs(1 - lr * batches)).mean())

@@ -66,11 +66,11 @@ def mean_square_stability(lr: np.ndarray, curves: Mapping[str, Any]) -> Figure:
         color = COLORS[k % len(COLORS)]
         axes.plot(lr, exact, color=color, label=f"{label}: mean square")
         axes.plot(lr, simulated, color=color, linestyle="none", marker=".", markersize=5)
-        axes.plot(
-            lr, np.exp(2 * np.asarray(exponent)), color=color, linestyle="--", label="single paths"
-        )
+        axes.plot(lr, np.exp(2 * np.asarray(exponent)), color=color, linestyle="--")
+    axes.plot([], [], color=GREY, linestyle="--", label="single paths")
     axes.axhline(1, color=GREY, linewidth=1)
     axes.set_yscale("log")
+    axes.set_ylim(0.05, 20)
     axes.set(xlabel=r"learning rate $\eta$ in units of $1/\lambda$", ylabel="growth a step")
     axes.legend(fontsize=7.5)
     return figure

@@ -37,7 +37,7 @@ def test_axes_are_labelled(name):
 
 def test_single_paths_are_drawn_as_the_growth_of_their_square():
     (axes,) = FIGURES["stability"].axes
-    solid, dots, dashed, _ = axes.get_lines()
+    solid, dots, dashed, *_ = axes.get_lines()
     np.testing.assert_allclose(points(solid)[1], LR)
     np.testing.assert_allclose(points(dots)[1], 2 * LR)
     np.testing.assert_allclose(points(dashed)[1], 1)
