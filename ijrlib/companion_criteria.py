@@ -88,17 +88,6 @@ def step_width(runs: Sequence[Run]) -> Measurement:
     return Measurement("; ".join(texts), all(near))
 
 
-def larger_for_smaller_lr(runs: Sequence[Run]) -> Measurement:
-    """The largest λ_K and λ_H along the way of the smaller and the larger η."""
-    by_lr = sorted(_some(runs), key=lambda run: run.config.lr)
-    peaks = [[float(phases.column(run, name).max()) for name in (K, H)] for run in by_lr]
-    text = "; ".join(
-        f"η = {run.config.lr:g}: λ_K {k:.3g}, λ_H {h:.3g}"
-        for run, (k, h) in zip(by_lr, peaks, strict=True)
-    )
-    return Measurement(text, all(a > b for a, b in zip(peaks[0], peaks[-1], strict=True)))
-
-
 # -- the two conjectures ---------------------------------------------------------------------------
 
 

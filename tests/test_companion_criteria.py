@@ -59,13 +59,6 @@ def test_the_width_of_a_step_has_to_fall_to_about_two():
     assert not companion_criteria.step_width([low]).holds
 
 
-def test_maxima_are_compared_between_the_smaller_and_the_larger_learning_rate():
-    small, large = break_even_run(lr=0.02), break_even_run(lr=0.2)
-    assert companion_criteria.larger_for_smaller_lr([large, small]).holds
-    large.series["covariance_norm"] *= 1000
-    assert not companion_criteria.larger_for_smaller_lr([large, small]).holds
-
-
 def test_maxima_have_to_differ_by_more_than_the_seeds():
     runs = [break_even_run(lr=lr, seed=seed) for seed in (0, 1) for lr in (0.01, 0.1)]
     found = companion_criteria.largest(runs, "covariance_norm", "lr", rising=False)
@@ -107,7 +100,6 @@ def test_without_runs_nothing_is_measured():
     for measure in (
         companion_criteria.rise_together,
         companion_criteria.step_width,
-        companion_criteria.larger_for_smaller_lr,
         companion_criteria.reached_early,
         companion_criteria.batch_and_single,
     ):
