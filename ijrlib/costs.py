@@ -81,6 +81,9 @@ CPU_RATE = 1e11
 """Operations a second that two CPU cores sustained in the runs of this book, to a factor of two
 (chapter "What the runs cost")."""
 
+PASS_SECONDS = 2e-3
+"""What a gradient takes on a CPU however few its examples: calls and small kernels, about."""
+
 
 def gradients(config: RunConfig) -> float:
     """Gradients of one example that a run takes, training and measures together."""
@@ -100,6 +103,18 @@ def gradients(config: RunConfig) -> float:
     return total
 
 
+def passes(config: RunConfig) -> float:
+    """Calls of forward and backward that a run takes, training and measures together."""
+    batch = config.batch_size or config.examples
+    total = config.steps * UPDATE_GRADIENTS[config.regularizer] * math.ceil(batch / config.chunk)
+    for name, _ in config.measures:
+        calls = MEASURE_GRADIENTS[name] * math.ceil(config.probe / config.chunk)
+        if name == "covariance":
+            calls = covariance_batches(config.examples)[0] + config.probe
+        total += calls * len(config.measured_steps(name))
+    return total
+
+
 def operations(config: RunConfig) -> float:
     """Floating-point operations of a run."""
     return gradients(config) * GRADIENT_OPERATIONS[config.network]
@@ -112,8 +127,9 @@ def gpu_hours(config: RunConfig) -> float:
 
 def cpu_seconds(config: RunConfig) -> float:
     """Seconds on two CPU cores that compute in bfloat16 at twice ``CPU_RATE`` (where the processor
-    has it)."""
-    return operations(config) / CPU_RATE / (2 if config.autocast else 1)
+    has it), and the passes themselves."""
+    computing = operations(config) / CPU_RATE / (2 if config.autocast else 1)
+    return computing + PASS_SECONDS * passes(config)
 
 
 def memory_bytes(config: RunConfig) -> float:

@@ -33,8 +33,26 @@ def test_gradients_are_those_of_training_and_of_measures():
     # three updates' worth of gradients, and the probe's logits at each of the three measured steps
     assert costs.gradients(sgd) == pytest.approx(3 * 10 * 50 + 5400 + 100 + 3 * 200 / 3)
     assert costs.operations(config) == 10_000 * costs.GRADIENT_OPERATIONS["6cnn"]
-    assert costs.cpu_seconds(config.replace(autocast=True)) == costs.cpu_seconds(config) / 2
+    calls = costs.PASS_SECONDS * costs.passes(config)
+    computing = costs.operations(config) / costs.CPU_RATE
+    assert costs.cpu_seconds(config) == computing + calls
+    assert costs.cpu_seconds(config.replace(autocast=True)) == computing / 2 + calls
     assert costs.gpu_hours(config) == pytest.approx(costs.operations(config) / 3.6e16)
+
+
+def test_passes_are_counted_whatever_their_size():
+    config = RunConfig("cifar10", 1000, "6cnn", 0.1, 10, chunk=250, probe=200)
+    assert costs.passes(config) == 10 * 4
+    sgd = config.replace(batch_size=50, measures={"curvature": [(0, 11, 5)]})
+    assert costs.passes(sgd) == 10 + 3 * 9
+    # 25 mini-batches, and each example of the probe
+    assert costs.passes(config.replace(measures={"covariance": [(0, 1, 1)]})) == 40 + 225
+
+
+def test_the_covariance_has_its_mini_batches_beside_the_probe():
+    config = RunConfig("cifar10", 5000, "6cnn", 0.1, 10, probe=200)
+    measured = config.replace(measures={"covariance": [(0, 1, 1)]})
+    assert costs.gradients(measured) - costs.gradients(config) == 200 + 25 * 128
 
 
 def test_the_estimate_is_within_a_factor_of_four_of_what_stored_runs_took():
