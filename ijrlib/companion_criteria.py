@@ -174,10 +174,42 @@ def slowing(run: Run) -> int:
     return int(t[place])
 
 
+PARTED = 0.5
+
+
+def reference(run: Run, runs: Sequence[Run]) -> Run:
+    """The run with the smallest η that differs in nothing else that matters to the path."""
+    fields = ("network", "seed", "batch_size", "examples")
+    same = [r for r in runs if all(getattr(r.config, f) == getattr(run.config, f) for f in fields)]
+    return min(same, key=lambda r: r.config.lr)
+
+
+def parting(run: Run, runs: Sequence[Run]) -> int:
+    """The first measured step at which ‖⟨J⟩‖² is less than ``PARTED`` times that of the
+    :func:`reference` at the same time ηt (its logarithm interpolated).
+
+    Raises:
+        NotMeasured: where there is none, or the run is the reference.
+    """
+    other = reference(run, runs)
+    if other.config.lr == run.config.lr:
+        raise NotMeasured(f"{run.config.name} has the smallest η")
+    ours, theirs = phases.column(run, J), phases.column(other, J)
+    at = run.config.lr * ours.index.to_numpy(dtype=float)
+    times = other.config.lr * theirs.index.to_numpy(dtype=float)
+    expected = np.interp(at, times, np.log(theirs.to_numpy(dtype=float)))
+    apart = np.log(ours) - expected < np.log(PARTED)
+    return _first(run, apart, "‖⟨J⟩‖² does not part from that of the smallest η")
+
+
 def timeline(runs: Sequence[Run]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Header and rows of a table: for each run the time ηt of each event, and of the bend of
-    ‖⟨J⟩‖²; "–" where it does not happen."""
-    events = {**EVENTS, "‖⟨J⟩‖² slows down": slowing}
+    """Header and rows of a table: for each run the time ηt of each event, of the bend of ‖⟨J⟩‖² and
+    of its parting from the smallest η; "–" where it does not happen."""
+    events = {
+        **EVENTS,
+        "‖⟨J⟩‖² bends": slowing,
+        "‖⟨J⟩‖² parts from the smallest η": lambda run: parting(run, runs),
+    }
     table = []
     for run in runs:
         cells = []

@@ -21,6 +21,7 @@ from ijrlib.companion_criteria import (
     WIDTH,
     K,
     quantity,
+    reference,
     slowing,
     stability,
 )
@@ -147,17 +148,18 @@ def batch_and_single(run: Any) -> Figure:
 
 @styled
 def one_time_axis(runs: Sequence[Any]) -> Figure:
-    """A column for each run: λ_K and λ_H with 2/η, the growth of the criterion with 1, ‖⟨J⟩‖² and
-    ⟨λ^(1)⟩ against time ηt; vertical lines at the break-even point (solid), where ‖H‖ reaches 2/η
-    (dashed), where ‖⟨J⟩‖² slows down (dotted) and where ⟨λ^(1)⟩ is largest (dash-dotted)."""
+    """A column for each run: λ_K and λ_H with 2/η, the growth of the criterion with 1, ‖⟨J⟩‖² (grey:
+    that of the smallest η) and ⟨λ^(1)⟩ against time ηt; vertical lines at the break-even point
+    (solid), where ‖H‖ reaches 2/η (dashed), where ‖⟨J⟩‖² bends (dotted) and where ⟨λ^(1)⟩ is largest
+    (dash-dotted)."""
     figure, grid = plt.subplots(
         4, len(runs), figsize=(2.6 * len(runs), 7.4), sharex="col", squeeze=False
     )
-    events = {**EVENTS, "slows": slowing}
+    events = {**EVENTS, "bends": slowing}
     shown = {
         "break-even point": "-",
         "‖H‖ reaches 2/η": "--",
-        "slows": ":",
+        "bends": ":",
         "⟨λ⁽¹⁾⟩ largest": "-.",
     }
     for column, run in zip(grid.T, runs, strict=True):
@@ -169,6 +171,10 @@ def one_time_axis(runs: Sequence[Any]) -> Figure:
             (2, quantity(run, "jacobian_norm_sq"), VERMILION, LABELS["jacobian_norm_sq"]),
             (3, quantity(run, "impurity_mean"), GREEN, LABELS["impurity_mean"]),
         )
+        other = reference(run, runs)
+        if other is not run:
+            theirs = quantity(other, "jacobian_norm_sq")
+            column[2].plot(other.config.lr * theirs.index, theirs, color=GREY, linewidth=1)
         for row, values, color, label in curves:
             column[row].plot(lr * values.index, values, color=color, label=label)
         for name, style in shown.items():

@@ -122,10 +122,10 @@ def test_the_timeline_has_the_times_of_all_events():
     run = break_even_run(lr=0.1, onset=40)
     run.series["jacobian_norm_sq"] = np.exp(np.minimum(run.series["step"], 20) / 5.0)
     header, (row,) = companion_criteria.timeline([run])
-    assert len(header) == len(row) == 3 + len(companion_criteria.EVENTS) + 1
+    assert len(header) == len(row) == 3 + len(companion_criteria.EVENTS) + 2
     cells = dict(zip(header, row, strict=True))
     assert cells["‖H‖ reaches 2/η, ηt"] == "4"
-    assert cells["‖⟨J⟩‖² slows down, ηt"] == "2"
+    assert cells["‖⟨J⟩‖² bends, ηt"] == "2"
     assert cells["⟨λ⁽¹⁾⟩ largest, ηt"] == f"{0.1 * phases.peak(run):.3g}"
     run.series["sharpness"] /= 100
     assert (
@@ -141,3 +141,20 @@ def test_a_column_that_is_not_there_is_named():
     bare = type(run)(run.config, pd.DataFrame({"step": [0]}), {}, dict(PROVENANCE))
     with pytest.raises(NotMeasured, match="no column sharpness"):
         companion_criteria.stability(bare)
+
+
+def test_the_jacobian_parts_where_it_is_half_that_of_the_smallest_learning_rate():
+    small, large = break_even_run(lr=0.05), break_even_run(lr=0.1)
+    for run in (small, large):
+        time = run.config.lr * run.series["step"]
+        run.series["jacobian_norm_sq"] = np.exp(time)
+    assert companion_criteria.reference(large, [large, small]) is small
+    with pytest.raises(NotMeasured, match="does not part"):
+        companion_criteria.parting(large, [small, large])
+    late = large.series["step"] >= 20
+    large.series.loc[late, "jacobian_norm_sq"] *= 0.4
+    assert companion_criteria.parting(large, [small, large]) == 20
+    with pytest.raises(NotMeasured, match="has the smallest η"):
+        companion_criteria.parting(small, [small, large])
+    other = break_even_run(lr=0.01, seed=1)
+    assert companion_criteria.reference(large, [small, large, other]) is small
