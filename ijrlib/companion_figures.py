@@ -148,10 +148,12 @@ def batch_and_single(run: Any) -> Figure:
 
 @styled
 def one_time_axis(runs: Sequence[Any]) -> Figure:
-    """A column for each run: λ_K and λ_H with 2/η, the growth of the criterion with 1, ‖⟨J⟩‖² (grey:
-    that of the smallest η) and ⟨λ^(1)⟩ against time ηt; vertical lines at the break-even point
-    (solid), where ‖H‖ reaches 2/η (dashed), where ‖⟨J⟩‖² bends (dotted) and where ⟨λ^(1)⟩ is largest
-    (dash-dotted)."""
+    """A column for each run: λ_K and λ_H with 2/η, the growth of the criterion with 1, ‖⟨J⟩‖²
+    (grey: that of the smallest η) and ⟨λ^(1)⟩ against time ηt.
+
+    Vertical lines at the break-even point (solid), where ‖H‖ reaches 2/η (dashed), where ‖⟨J⟩‖²
+    bends (dotted) and where ⟨λ^(1)⟩ is largest (dash-dotted).
+    """
     figure, grid = plt.subplots(
         4, len(runs), figsize=(2.6 * len(runs), 7.4), sharex="col", squeeze=False
     )

@@ -117,8 +117,8 @@ FIGURES: Mapping[str, Figure] = {
         "Learning rate, batch size and the largest λ_K and λ_H",
         f"{SIMPLE_SETTING}, η = 0.01, 0.1 and others; {MLP_SETTING}, B = 64 and others, η not "
         "stated in the text",
-        BY_LR + EARLY + seeds(MLP_BY_LR + MLP_BY_BATCH, 3),
-        BY_LR_PAPER + EARLY_PAPER + seeds(MLP_BY_LR_PAPER + MLP_BY_BATCH_PAPER, 3),
+        BY_LR + EARLY + seeds(MLP_BY_LR + MLP_BY_BATCH, 2),
+        BY_LR_PAPER + EARLY_PAPER + seeds(MLP_BY_LR_PAPER + MLP_BY_BATCH_PAPER, 2),
     ),
     "be06": Figure(
         "λ_K from mini-batches and from single examples",
@@ -129,7 +129,7 @@ FIGURES: Mapping[str, Figure] = {
     "joined": Figure(
         "The break-even point, the edge of stability and the phases of the Jacobian",
         "asked by none of the three papers; the settings of the break-even point",
-        BY_LR + seeds(MLP_BY_LR, 3) + EARLY,
-        BY_LR_PAPER + seeds(MLP_BY_LR_PAPER, 3) + EARLY_PAPER,
+        BY_LR + seeds(MLP_BY_LR, 2) + EARLY,
+        BY_LR_PAPER + seeds(MLP_BY_LR_PAPER, 2) + EARLY_PAPER,
     ),
 }
