@@ -219,5 +219,6 @@ def timeline(runs: Sequence[Run]) -> tuple[tuple[str, ...], list[tuple[str, ...]
             except NotMeasured:
                 cells.append("–")
         config = run.config
-        table.append((config.network, f"{config.lr:g}", str(config.seed), *cells))
-    return ("network", "η", "seed", *(f"{name}, ηt" for name in events)), table
+        size = str(config.batch_size or "full")
+        table.append((config.network, f"{config.lr:g}", size, str(config.seed), *cells))
+    return ("network", "η", "S", "seed", *(f"{name}, ηt" for name in events)), table

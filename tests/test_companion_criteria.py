@@ -122,7 +122,7 @@ def test_the_timeline_has_the_times_of_all_events():
     run = break_even_run(lr=0.1, onset=40)
     run.series["jacobian_norm_sq"] = np.exp(np.minimum(run.series["step"], 20) / 5.0)
     header, (row,) = companion_criteria.timeline([run])
-    assert len(header) == len(row) == 3 + len(companion_criteria.EVENTS) + 2
+    assert len(header) == len(row) == 4 + len(companion_criteria.EVENTS) + 2
     cells = dict(zip(header, row, strict=True))
     assert cells["‖H‖ reaches 2/η, ηt"] == "4"
     assert cells["‖⟨J⟩‖² bends, ηt"] == "2"
