@@ -140,11 +140,11 @@ def _some(runs: Sequence[Run]) -> Sequence[Run]:
 # -- the three papers on one axis of time ----------------------------------------------------------
 
 EVENTS = {
-    "break-even point": break_even_point,
-    "‖H‖ reaches 2/η": edge_of_stability,
-    "λ_K largest": lambda run: phases.largest(phases.column(run, K)),
-    "‖H‖ largest": lambda run: phases.largest(phases.column(run, H)),
-    "⟨λ⁽¹⁾⟩ largest": phases.peak,
+    "break-even": break_even_point,
+    "‖H‖ ≥ 2/η": edge_of_stability,
+    "largest λ_K": lambda run: phases.largest(phases.column(run, K)),
+    "largest ‖H‖": lambda run: phases.largest(phases.column(run, H)),
+    "largest ⟨λ⁽¹⁾⟩": phases.peak,
 }
 """What happens when: name → step of a run."""
 
@@ -175,6 +175,7 @@ def slowing(run: Run) -> int:
 
 
 PARTED = 0.5
+NAMES = {"simple_cnn_be": "SimpleCNN", "mlp_300_100": "perceptron"}
 
 
 def reference(run: Run, runs: Sequence[Run]) -> Run:
@@ -208,7 +209,7 @@ def timeline(runs: Sequence[Run]) -> tuple[tuple[str, ...], list[tuple[str, ...]
     events = {
         **EVENTS,
         "‖⟨J⟩‖² bends": slowing,
-        "‖⟨J⟩‖² parts from the smallest η": lambda run: parting(run, runs),
+        "‖⟨J⟩‖² parts": lambda run: parting(run, runs),
     }
     table = []
     for run in runs:
@@ -219,6 +220,6 @@ def timeline(runs: Sequence[Run]) -> tuple[tuple[str, ...], list[tuple[str, ...]
             except NotMeasured:
                 cells.append("–")
         config = run.config
-        size = str(config.batch_size or "full")
-        table.append((config.network, f"{config.lr:g}", size, str(config.seed), *cells))
-    return ("network", "η", "S", "seed", *(f"{name}, ηt" for name in events)), table
+        setting = f"η = {config.lr:g}, S = {config.batch_size or 'full'}, seed {config.seed}"
+        table.append((f"{NAMES[config.network]}, {setting}", *cells))
+    return ("run", *events), table

@@ -17,6 +17,7 @@ from matplotlib.ticker import NullLocator, StrMethodFormatter
 
 from ijrlib.companion_criteria import (
     EVENTS,
+    NAMES,
     SINGLE,
     WIDTH,
     K,
@@ -50,7 +51,6 @@ LABELS = {
     "step_width": r"step width $\alpha^*$",
     "growth": r"growth of $E[\psi^2]$ a step",
 }
-NAMES = {"simple_cnn_be": "SimpleCNN", "mlp_300_100": "perceptron"}
 
 
 @styled
@@ -159,10 +159,10 @@ def one_time_axis(runs: Sequence[Any]) -> Figure:
     )
     events = {**EVENTS, "bends": slowing}
     shown = {
-        "break-even point": "-",
-        "‖H‖ reaches 2/η": "--",
+        "break-even": "-",
+        "‖H‖ ≥ 2/η": "--",
         "bends": ":",
-        "⟨λ⁽¹⁾⟩ largest": "-.",
+        "largest ⟨λ⁽¹⁾⟩": "-.",
     }
     for column, run in zip(grid.T, runs, strict=True):
         lr = run.config.lr

@@ -64,7 +64,7 @@ MEASURE_GRADIENTS = {
     "spectrum": 270.0,
     "trajectory": 0.0,
     "autocast_check": 2.0,
-    "covariance": 1.0,
+    "covariance": 7.0,
     "break_even": 8.0,
     "hessian_trace": 20.0,
 }

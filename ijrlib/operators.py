@@ -611,7 +611,8 @@ def gradient_covariance(
 
     so the estimate is the matrix on the left times M(N − 1)/(N − M): exact for M = 1, of rank
     L − 1 at most otherwise.  Its spectrum is that of the L × L Gram matrix.  Keeps L·m numbers.
-    Costs one gradient of the data.
+    Costs one gradient of the data for large M; for M = 1, where examples go through the model one
+    by one, that of a convolutional network takes the time of seven.
 
     Args:
         model: maps x to logits (n, C).
@@ -657,7 +658,8 @@ def curvatures_along(
     """vᵀH_x v of every example, H_x the Hessian of its loss: shape (N,).
 
     With ż and z̈ the first and second derivative of the logits along v, vᵀH_x v = żᵀM_x ż +
-    (∂ℓ/∂z)ᵀz̈ (Eq 5), by forward mode twice: about two gradients.  Arguments as in :func:`hessian`.
+    (∂ℓ/∂z)ᵀz̈ (Eq 5), by forward mode twice: three to four gradients.  Arguments as in
+    :func:`hessian`.
     """
     pairs = chunks(data, chunk)
     passes = _Passes(model, [x for x, _ in pairs])

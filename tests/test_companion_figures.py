@@ -88,5 +88,5 @@ def test_events_are_marked_at_their_times():
             round(float(points(line)[0][0]), 6) for line in marks if len(line.get_xdata()) == 2
         }
         lr = run.config.lr
-        for event in ("break-even point", "‖H‖ reaches 2/η", "⟨λ⁽¹⁾⟩ largest"):
+        for event in ("break-even", "‖H‖ ≥ 2/η", "largest ⟨λ⁽¹⁾⟩"):
             assert round(lr * companion_criteria.EVENTS[event](run), 6) in places

@@ -52,7 +52,7 @@ def test_passes_are_counted_whatever_their_size():
 def test_the_covariance_has_its_mini_batches_beside_the_probe():
     config = RunConfig("cifar10", 5000, "6cnn", 0.1, 10, probe=200)
     measured = config.replace(measures={"covariance": [(0, 1, 1)]})
-    assert costs.gradients(measured) - costs.gradients(config) == 200 + 25 * 128
+    assert costs.gradients(measured) - costs.gradients(config) == 7 * 200 + 25 * 128
 
 
 def test_the_estimate_is_within_a_factor_of_four_of_what_stored_runs_took():
