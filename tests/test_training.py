@@ -62,6 +62,29 @@ def test_sgd_follows_the_mini_batches_by_hand():
     torch.testing.assert_close(theta(model), theta(reference), rtol=1e-13, atol=1e-15)
 
 
+def test_a_step_knows_the_update_that_plain_sgd_is_about_to_make():
+    """Also where η decays and a regularizer sets the direction."""
+    model, x, y = problem()
+    config = RunConfig("digits", 10, "6cnn", 0.2, 10, probe=5, regularizer="ejr_v1", rho=0.1)
+    steps = train(
+        model,
+        LOSSES["cross_entropy"],
+        x,
+        y,
+        lr=0.2,
+        steps=10,
+        batch_size=4,
+        lr_decay=0.5,
+        update=update_rule(config, 3),
+    )
+    before = update = None
+    for step in steps:
+        if before is not None:
+            torch.testing.assert_close(before - update, theta(model), rtol=1e-13, atol=1e-15)
+        before, update = theta(model), step.update
+    assert step.lr == 0.2 * 0.5**3
+
+
 def test_an_epoch_visits_every_example_at_most_once_and_epochs_differ():
     epochs = [
         torch.cat([batch_indices(11, 3, seed=0, step=3 * e + i) for i in range(3)])
