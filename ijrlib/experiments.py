@@ -26,7 +26,7 @@ FIGURES: Mapping[str, Figure] = {
 SCALES = ("smoke", "laptop", "paper")
 SMOKE_STEPS = 12
 CHEAP = ("impurity", "accuracy", "autocast_check")  # measures of a few gradients
-LARGE = ("vgg",)  # ten million parameters: 32 examples cost minutes to measure
+LARGE = ("vgg", "simple_cnn_be")  # what is measured of 32 examples takes minutes in all
 SMALLER = {"vgg_cifar100": "wrn10_2_cifar100"}
 """What takes a network's place at smoke scale: at the start of training its hundred outputs are all
 alike, and so are the largest eigenvalues, which take hundreds of products to tell apart."""
