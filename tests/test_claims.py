@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from synthetic_runs import arm_run, gd_run, phase_run, sgd_run
+from synthetic_runs import arm_run, break_even_run, gd_run, phase_run, sgd_run
 
 from ijrlib import claims, criteria, experiments, live_checks, logits, store, theorems
 from ijrlib.ejr_table import CELLS, NETWORKS, SIMPLE_CNN, WRN_V1, WRN_V2, Cell
@@ -360,6 +360,59 @@ for _figure in ("fig24", "fig25"):
     CASES[f"{_figure}-jacobian"] = (
         two_seeds("batch_size", BATCHES, ONES, by_size),
         two_seeds("batch_size", BATCHES, ONES, by_inverse_size),
+    )
+
+
+def companions(by: str, values: tuple, column: str, power: float, **fields) -> list[Run]:
+    """Two seeds for each value of η or S, a column multiplied by a power of it."""
+    runs = [break_even_run(**{by: v}, seed=s, **fields) for s in (0, 1) for v in values]
+    return [scaled(run, column, getattr(run.config, by) ** power) for run in runs]
+
+
+def shifted_accuracy(share: float) -> Run:
+    """The training accuracy is the given share where ‖H‖ is largest, and nearly so for λ_K."""
+    run = break_even_run()
+    accuracy = run.series["train_accuracy"]
+    return with_columns(
+        run, train_accuracy=accuracy - accuracy[run.series["sharpness"].idxmax()] + share
+    )
+
+
+EARLY = break_even_run()
+CASES |= {
+    "be02-rise": (EARLY, with_columns(EARLY, covariance_norm=1 / EARLY.series["covariance_norm"])),
+    "be02-width": (EARLY, scaled(EARLY, "step_width", 1.6)),
+    "be03-early": (shifted_accuracy(0.6), shifted_accuracy(0.75)),
+    "be06-correlation": (
+        EARLY,
+        with_columns(EARLY, covariance_norm_single=1 / EARLY.series["covariance_norm_single"]),
+    ),
+}
+for _key, _column, _up in (
+    ("k", "covariance_norm", False),
+    ("h", "sharpness", False),
+    ("conditioning", "covariance_trace", True),
+    ("tracek", "covariance_trace", False),
+    ("traceh", "hessian_trace", False),
+):
+    # made-up runs have columns that fall like 1/η, and so a constant Tr K/λ_K
+    _good, _bad = (0.5, -0.5) if _up else (0.0, 2.0)
+    if _key in ("k", "h"):
+        CASES[f"be02-max-{_key}"] = (
+            companions("lr", (0.02, 0.2), _column, _good),
+            companions("lr", (0.02, 0.2), _column, _bad),
+        )
+    for _short, _network in (("simple", "simple_cnn_be"), ("mlp", "mlp_300_100")):
+        _fields = {"network": _network, "batch_size": 64}
+        CASES[f"be03-{_key}-{_short}"] = (
+            companions("lr", (0.01, 0.1), _column, _good, **_fields),
+            companions("lr", (0.01, 0.1), _column, _bad, **_fields),
+        )
+    _fields = {"network": "mlp_300_100", "lr": 0.05}
+    _sign = -0.5 if _up else 0.5
+    CASES[f"be03-{_key}-batch"] = (
+        companions("batch_size", (16, 64, 256), _column, _sign, **_fields),
+        companions("batch_size", (16, 64, 256), _column, -_sign, **_fields),
     )
 
 
