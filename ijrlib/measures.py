@@ -465,7 +465,7 @@ def covariance(state: State) -> Values:
     """K, the covariance of gradients (Jastrzebski et al. 2020): norm λ_K and trace.
 
     Columns covariance_norm and covariance_trace from L mini-batches of M of the first L·M training
-    examples (:func:`ijrlib.conventions.covariance_batches`), covariance_norm_single and
+    examples (:func:`~ijrlib.conventions.covariance_batches`), covariance_norm_single and
     covariance_trace_single from each example of the probe, M = 1.  Costs one gradient of the former
     and about seven of the latter.
     Keeps as many gradients as the probe has examples.
