@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 
-def growth(lr: float, curvature: Any, variance: Any, examples: int, batch_size: int | None) -> Any:
+def growth(lr: Any, curvature: Any, variance: Any, examples: int, batch_size: int | None) -> Any:
     """E[ψ(t + 1)²]/ψ(t)² = (1 − ηλ)² + s²η²(N − S)/(S(N − 1)); SGD is stable in mean square iff it
     is at most 1.
 
     Args:
         lr: η.
-        curvature: λ, a number or an array.
+        curvature: λ, a number or an array; with all three of them fractions the result is exact.
         variance: s², the same.
         examples: N.
         batch_size: S, drawn without replacement; None for the full batch.
@@ -29,7 +29,9 @@ def growth(lr: float, curvature: Any, variance: Any, examples: int, batch_size: 
     Raises:
         ValueError: for S outside 1 … N.
     """
-    return (1 - lr * curvature) ** 2 + variance * lr**2 * sampling(examples, batch_size)
+    share = sampling(examples, batch_size)
+    share = share if isinstance(lr, Fraction) else float(share)
+    return (1 - lr * curvature) ** 2 + variance * lr**2 * share
 
 
 def critical_curvature(lr: float, alpha: float, examples: int, batch_size: int | None) -> float:
@@ -38,10 +40,10 @@ def critical_curvature(lr: float, alpha: float, examples: int, batch_size: int |
     This is λ_H at the break-even point in the model (App. A, Eq 4, with λ_K = αλ_H and ψ = 1); α
     has the unit of λ.  Where it is not positive, SGD is unstable at every λ > 0.
     """
-    return 2 / lr - alpha * sampling(examples, batch_size)
+    return 2 / lr - alpha * float(sampling(examples, batch_size))
 
 
-def sampling(examples: int, batch_size: int | None) -> float:
+def sampling(examples: int, batch_size: int | None) -> Fraction:
     """(N − S)/(S(N − 1)): the variance of a mean over S of N examples, drawn without replacement,
     in units of the variance over examples.
 
@@ -51,7 +53,7 @@ def sampling(examples: int, batch_size: int | None) -> float:
     size = examples if batch_size is None else batch_size
     if not 1 <= size <= examples:
         raise ValueError(f"batch_size: expected 1 to {examples}, got {size}")
-    return (examples - size) / (size * (examples - 1)) if size < examples else 0.0
+    return Fraction(examples - size, size * max(1, examples - 1))
 
 
 def enumerated_growth(lr: Fraction, curvatures: Sequence[Fraction], batch_size: int) -> Fraction:

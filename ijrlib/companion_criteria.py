@@ -13,7 +13,16 @@ import pandas as pd
 
 from ijrlib import phases
 from ijrlib.break_even import growth
-from ijrlib.criteria import LEAST_CORRELATION, H, J, Measurement, NotMeasured, correlation, rows
+from ijrlib.criteria import (
+    LEAST_CORRELATION,
+    H,
+    J,
+    Measurement,
+    NotMeasured,
+    correlation,
+    first,
+    rows,
+)
 from ijrlib.evolution_criteria import ordered
 from ijrlib.store import Run
 
@@ -51,7 +60,9 @@ def break_even_point(run: Run) -> int:
 
 def edge_of_stability(run: Run) -> int:
     """The first measured step at which ‖H‖ ≥ 2/η; raises NotMeasured where there is none."""
-    return _first(run, phases.column(run, H) >= 2 / run.config.lr, "‖H‖ never reaches 2/η")
+    if not phases.reaches_threshold(run):
+        raise NotMeasured(f"{run.config.name}: ‖H‖ never reaches 2/η")
+    return phases.onset(run)
 
 
 def _first(run: Run, holds: pd.Series, otherwise: str) -> int:
@@ -122,8 +133,7 @@ def reached_early(runs: Sequence[Run]) -> Measurement:
 
 def batch_and_single(runs: Sequence[Run]) -> Measurement:
     """Correlation of log λ_K from mini-batches and from single examples along the run."""
-    run = _some(runs)[0]
-    frame = rows(run, K, SINGLE)
+    frame = rows(first(runs), K, SINGLE)
     r = correlation(np.log(frame[K]), np.log(frame[SINGLE]))
     ratio = (frame[K] / frame[SINGLE]).median()
     return Measurement(

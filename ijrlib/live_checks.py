@@ -316,8 +316,7 @@ def break_even_criterion(runs: Sequence[Run]) -> Measurement:
         variance = sum(((h - mean) ** 2 for h in curvatures), Fraction(0)) / examples
         for size in range(1, examples + 1):
             lr = Fraction(int(rng.integers(1, 20)), 10)
-            share = Fraction(examples - size, size * (examples - 1))
-            formula = (1 - lr * mean) ** 2 + variance * lr**2 * share
+            formula = break_even.growth(lr, mean, variance, examples, size)
             exact += formula == break_even.enumerated_growth(lr, curvatures, size)
             cases += 1
     return Measurement(f"equal in {exact} of {cases} cases", exact == cases)

@@ -467,8 +467,7 @@ def covariance(state: State) -> Values:
     Columns covariance_norm and covariance_trace from L mini-batches of M of the first L·M training
     examples (:func:`~ijrlib.conventions.covariance_batches`), covariance_norm_single and
     covariance_trace_single from each example of the probe, M = 1.  Costs one gradient of the former
-    and about seven of the latter.
-    Keeps as many gradients as the probe has examples.
+    and about seven of the latter.  Keeps as many gradients as the probe has examples.
     """
     x, y = state.train
     count, size = covariance_batches(len(x))
