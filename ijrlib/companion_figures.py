@@ -126,6 +126,7 @@ def largest(runs: Sequence[Any], by: str) -> Figure:
         axes.set_title(LABELS[name], fontsize=9)
         axes.set_xlabel(r"$\eta$" if by == "lr" else "batch size S", fontsize=8)
         axes.tick_params(labelsize=7, which="both")
+        axes.tick_params(axis="x", labelrotation=60)
     panels[0].set_ylabel("largest along the way", fontsize=8)
     return figure
 

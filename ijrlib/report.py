@@ -359,7 +359,15 @@ def _heading(figure: str) -> str:
     names = {"fig": "Figure", "tab": "Table", "thm": "Theorem", "alg": "Algorithm"}
     if figure[:3] in names and figure[3:].isdigit():
         return f"{names[figure[:3]]} {int(figure[3:])}"
-    return {"eq01_04": "Equations 1 to 4", "ejr": "Explicit regularisation"}.get(figure, figure)
+    others = {
+        "eq01_04": "Equations 1 to 4",
+        "ejr": "Explicit regularisation",
+        "be02": "Break-even point: Figure 2",
+        "be03": "Break-even point: Figures 3 and 4",
+        "be06": "Break-even point: Figure 6",
+        "bemodel": "Break-even point: the model",
+    }
+    return others.get(figure, figure)
 
 
 def _badge(verdict: str) -> str:
