@@ -18,12 +18,14 @@ DATASETS = ("cifar10", "cifar100", "mnist", "fashion_mnist", "digits")
 LOSSES = ("cross_entropy", "squared")
 INITIALIZATIONS = ("default", "xavier_normal", "kaiming_normal")
 DTYPES = ("float32", "float64")
-REGULARIZERS = {  # and which of the fields ejr_weight, rho and mu it takes
+REGULARIZERS = {  # and which of the fields ejr_weight, rho, mu, sharpest and gamma it takes
     "none": (),
     "ejr": ("ejr_weight",),
     "ejr_v1": ("rho",),
     "ejr_v2": ("rho", "mu"),
     "sam": ("rho",),
+    "nudged": ("sharpest", "gamma"),
+    "sharpest_only": ("sharpest",),
 }
 NETWORKS = (
     "vgg",
@@ -61,6 +63,7 @@ MEASURES = (
     "covariance",
     "break_even",
     "hessian_trace",
+    "sharpest",
 )
 
 Window = tuple[int, int, int]
@@ -93,7 +96,8 @@ class RunConfig:
         probe: number of training examples on which curvature is measured.
         test_examples: number of test examples; 0 leaves the test set alone.
         measures: what is measured when: name → windows (start, stop, every), half open.
-        regularizer: one of ``REGULARIZERS`` (:mod:`ijrlib.regularizers`).
+        regularizer: one of ``REGULARIZERS`` (:mod:`ijrlib.regularizers`; the last two:
+            :mod:`ijrlib.sharpest_directions`).
         ejr_weight: λ_reg > 0 of "ejr".
         rho: ρ > 0 of "ejr_v1", "ejr_v2" and "sam".
         mu: μ > 0 of "ejr_v2".
@@ -103,6 +107,9 @@ class RunConfig:
         augment: each image of a mini-batch is shifted by up to four pixels each way, with zeros
             (the channel's mean) coming in, and mirrored with probability ½.
         inputs: "standardized" per channel, or "unit": bytes scaled to [0, 1].
+        sharpest: K of "nudged" and "sharpest_only", the number of sharpest directions.
+        gamma: γ ≥ 0 of "nudged".
+        regularizer_from: the step at which the regularizer sets in; plain updates before.
 
     Raises:
         ValueError: naming the field, what was expected and what came.
@@ -132,6 +139,9 @@ class RunConfig:
     lr_decay: float = 1.0
     augment: bool = False
     inputs: str = "standardized"
+    sharpest: int = 0
+    gamma: float = 0.0
+    regularizer_from: int = 0
 
     def __post_init__(self) -> None:
         _one_of("dataset", self.dataset, DATASETS)
@@ -147,7 +157,7 @@ class RunConfig:
             raise ValueError(f"autocast: expected dtype float32 with it, got {self.dtype}")
         for field in ("examples", "steps", "chunk", "probe"):
             _integer(field, getattr(self, field), at_least=1)
-        for field in ("seed", "test_examples"):
+        for field in ("seed", "test_examples", "regularizer_from"):
             _integer(field, getattr(self, field), at_least=0)
         if self.batch_size is not None:
             _integer("batch_size", self.batch_size, at_least=1)
@@ -166,8 +176,21 @@ class RunConfig:
         self._number("weight_decay", lambda v: 0 <= v < infinity, "a number of at least 0")
         self._number("lr_decay", lambda v: 0 < v <= 1, "a number in (0, 1]")
         _one_of("regularizer", self.regularizer, tuple(REGULARIZERS))
-        for field in ("ejr_weight", "rho", "mu"):
-            if field in REGULARIZERS[self.regularizer]:
+        taken = REGULARIZERS[self.regularizer]
+        _integer("sharpest", self.sharpest, at_least=int("sharpest" in taken))
+        if self.sharpest and "sharpest" not in taken:
+            raise ValueError(
+                f"sharpest: expected 0 with regularizer {self.regularizer!r}, which has none, got "
+                f"{self.sharpest}"
+            )
+        if self.regularizer_from and self.regularizer == "none":
+            raise ValueError(
+                f"regularizer_from: expected 0 without a regularizer, got {self.regularizer_from}"
+            )
+        for field in ("ejr_weight", "rho", "mu", "gamma"):
+            if field == "gamma" and field in taken:
+                self._number(field, lambda v: 0 <= v < infinity, "a number of at least 0")
+            elif field in taken:
                 what = f"a positive number with regularizer {self.regularizer!r}"
                 self._number(field, lambda v: 0 < v < infinity, what)
             else:

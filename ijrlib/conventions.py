@@ -32,6 +32,30 @@ STRETCH_BINS = np.linspace(0, 5, 101)
 COS_SQ_BINS = np.linspace(0, 1, 101)
 """Bins of cos²(Jq^(i), Jq^(j)) (Figure 11, right)."""
 
+SHARPEST = 10
+"""The number of sharpest directions that a measurement looks at (Jastrzebski et al. 2019)."""
+
+SEARCH_EVERY = 10
+"""Steps between two searches for the directions that an update rule follows
+(:mod:`ijrlib.sharpest_directions`)."""
+
+STEP_BATCHES = 16
+"""Mini-batches at most over which the steps along the sharpest directions are averaged."""
+
+STEP_FACTORS = (0.5, 1.0, 2.0)
+"""α: by which a step along the sharpest direction is shortened or lengthened (Figure 6 there)."""
+
+SURFACE_DIRECTIONS = (1, 3, 4)
+SURFACE_POINTS = np.linspace(-2, 2, 9)
+"""Eigenvectors along which the loss is kept, and where, in mean lengths of a step along each
+(Figures 6, 15 and 16 there)."""
+
+
+def step_batches(examples: int, batch_size: int | None) -> tuple[int, int]:
+    """(L, S): so many mini-batches of so many examples; the full batch is one."""
+    size = batch_size or examples
+    return min(STEP_BATCHES, examples // size), size
+
 
 def covariance_batches(examples: int) -> tuple[int, int]:
     """(L, M) where there are so many examples: M is smaller where L·M would be more."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 from ijrlib.config import RunConfig
-from ijrlib.conventions import covariance_batches
+from ijrlib.conventions import SEARCH_EVERY, covariance_batches, step_batches
 
 GRADIENT_OPERATIONS = {
     "vgg": 916_224_000,
@@ -47,8 +47,20 @@ PARAMETERS = {
 }
 """m of each network."""
 
-UPDATE_GRADIENTS = {"none": 1.0, "ejr": 3.0, "ejr_v1": 2.0, "ejr_v2": 2.0, "sam": 2.0}
+UPDATE_GRADIENTS = {
+    "none": 1.0,
+    "ejr": 3.0,
+    "ejr_v1": 2.0,
+    "ejr_v2": 2.0,
+    "sam": 2.0,
+    "nudged": 1.0,
+    "sharpest_only": 1.0,
+}
 """Gradients of the batch that one update takes (:mod:`ijrlib.regularizers`)."""
+
+SEARCH_GRADIENTS = 6.0
+"""Gradients of the probe that a search for eigenvectors takes, about, for each of K + 2
+(:mod:`ijrlib.sharpest_directions`)."""
 
 MEASURE_GRADIENTS = {
     "impurity": 0.0,
@@ -67,6 +79,7 @@ MEASURE_GRADIENTS = {
     "covariance": 7.0,
     "break_even": 8.0,
     "hessian_trace": 20.0,
+    "sharpest": 70.0,
 }
 """Gradients of the probe that one measurement takes, about (:mod:`ijrlib.measures`)."""
 
@@ -89,6 +102,7 @@ def gradients(config: RunConfig) -> float:
     """Gradients of one example that a run takes, training and measures together."""
     batch = config.batch_size or config.examples
     total = config.steps * batch * UPDATE_GRADIENTS[config.regularizer]
+    total += _searches(config) * config.probe
     measured = set()
     for name, _ in config.measures:
         steps = config.measured_steps(name)
@@ -96,6 +110,8 @@ def gradients(config: RunConfig) -> float:
         total += len(steps) * MEASURE_GRADIENTS[name] * config.probe
         if name == "covariance":
             total += len(steps) * math.prod(covariance_batches(config.examples))
+        if name == "sharpest":
+            total += len(steps) * math.prod(step_batches(config.examples, config.batch_size))
         if name == "accuracy":
             total += len(steps) * FORWARD * config.test_examples
     if config.batch_size is not None:
@@ -107,12 +123,21 @@ def passes(config: RunConfig) -> float:
     """Calls of forward and backward that a run takes, training and measures together."""
     batch = config.batch_size or config.examples
     total = config.steps * UPDATE_GRADIENTS[config.regularizer] * math.ceil(batch / config.chunk)
+    total += _searches(config) * math.ceil(config.probe / config.chunk)
     for name, _ in config.measures:
         calls = MEASURE_GRADIENTS[name] * math.ceil(config.probe / config.chunk)
         if name == "covariance":
             calls = covariance_batches(config.examples)[0] + config.probe
         total += calls * len(config.measured_steps(name))
     return total
+
+
+def _searches(config: RunConfig) -> float:
+    """Gradients of the probe that the searches for the sharpest directions take."""
+    if not config.sharpest:
+        return 0.0
+    count = math.ceil((config.steps - config.regularizer_from) / SEARCH_EVERY)
+    return count * SEARCH_GRADIENTS * (config.sharpest + 2)
 
 
 def operations(config: RunConfig) -> float:

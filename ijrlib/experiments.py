@@ -1,7 +1,7 @@
 """The runs of each figure at each scale, and the way to get them.
 
 ``laptop`` and ``paper`` are written out in :mod:`ijrlib.figure_table`,
-:mod:`ijrlib.ejr_table` and :mod:`ijrlib.companion_table`;
+:mod:`ijrlib.ejr_table`, :mod:`ijrlib.companion_table` and :mod:`ijrlib.sharpest_table`;
 ``smoke`` follows from ``laptop`` by one rule (:func:`smoke`), so that every chapter can run in
 seconds without a download.
 """
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ijrlib import companion_table, ejr_table, figure_table, store
+from ijrlib import companion_table, ejr_table, figure_table, sharpest_table, store
 from ijrlib.config import RunConfig, Window
 from ijrlib.figure_table import Figure, every
 
@@ -22,6 +22,7 @@ FIGURES: Mapping[str, Figure] = {
     **figure_table.FIGURES,
     **ejr_table.FIGURES,
     **companion_table.FIGURES,
+    **sharpest_table.FIGURES,
 }
 SCALES = ("smoke", "laptop", "paper")
 SMOKE_STEPS = 12
@@ -92,6 +93,7 @@ def smoke(config: RunConfig) -> RunConfig:
         probe=examples // 2,
         test_examples=min(config.test_examples, examples),
         measures={name: windows(name) for name, _ in config.measures},
+        regularizer_from=int(config.regularizer_from * factor),
     )
 
 

@@ -6,7 +6,7 @@ leaves the model as it was and draws no random numbers from the global generator
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -15,7 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from ijrlib import geometry, logits, parallel
-from ijrlib.conventions import COS_SQ_BINS, PAIRS, STRETCH_BINS, covariance_batches
+from ijrlib.conventions import (
+    COS_SQ_BINS,
+    PAIRS,
+    SHARPEST,
+    STEP_FACTORS,
+    STRETCH_BINS,
+    SURFACE_DIRECTIONS,
+    SURFACE_POINTS,
+    covariance_batches,
+    step_batches,
+)
 from ijrlib.curvature import Curvature, Starts, measure
 from ijrlib.operators import (
     LOSSES,
@@ -34,7 +44,7 @@ from ijrlib.operators import (
 )
 from ijrlib.per_example import jacobian_grams
 from ijrlib.sharpness_bound import sharpness_bound
-from ijrlib.spectra import algorithm_2, hutchinson_trace, top_eigenpairs
+from ijrlib.spectra import algorithm_2, hutchinson, top_eigenpairs
 from ijrlib.trajectory import Trajectory
 
 TRACKED = 16
@@ -58,6 +68,11 @@ WIDTH_RTOL = 0.02
 
 TRACE_SAMPLES = 10
 
+SHARPEST_RTOL = 5e-2
+SHARPEST_PRODUCTS = 60
+"""Relative residuals of the sharpest directions at which to stop, and products at most; the
+residuals say what they reached."""
+
 Values = dict[str, float | np.ndarray]
 
 
@@ -76,6 +91,8 @@ class State:
         chunk: examples per pass.
         train: (x, y), all training examples D.
         update: θ(t) − θ(t + 1) of plain SGD, flat.
+        lr: η of the step.
+        batch_size: |B|, None for the full batch.
         memory: what measures keep between steps (start vectors, counters); saved with checkpoints.
         trajectory: the run's scratch file, where its points are recorded.
 
@@ -93,6 +110,8 @@ class State:
     chunk: int
     train: tuple[Tensor, Tensor]
     update: Tensor
+    lr: float
+    batch_size: int | None
     memory: dict[str, Tensor] = field(default_factory=dict)
     trajectory: Trajectory | None = None
 
@@ -518,10 +537,79 @@ def _step_width(state: State) -> float:
 
 
 def hessian_trace(state: State) -> Values:
-    """Tr H of the probe by Hutchinson's estimator, columns hessian_trace and hessian_trace_error,
-    its standard error.  Costs about 2 gradients for each of ``TRACE_SAMPLES`` products."""
-    mean, error = hutchinson_trace(state.linearization.hessian, TRACE_SAMPLES, seed=state.step)
-    return {"hessian_trace": mean, "hessian_trace_error": error}
+    """Tr H and ‖H‖_F² of the probe by Hutchinson's estimator: columns hessian_trace and
+    hessian_frobenius_sq, each with its standard error in the column of that name and _error.  Costs
+    about 2 gradients for each of ``TRACE_SAMPLES`` products."""
+    found = hutchinson(state.linearization.hessian, TRACE_SAMPLES, seed=state.step)
+    return {
+        "hessian_trace": found.trace,
+        "hessian_trace_error": found.trace_error,
+        "hessian_frobenius_sq": found.frobenius_sq,
+        "hessian_frobenius_sq_error": found.frobenius_sq_error,
+    }
+
+
+def sharpest(state: State) -> Values:
+    """The sharpest directions e_1, e_2, … and what steps of SGD do along them (Jastrzebski et al.
+    2019, Figures 1 to 6, 15 and 16).
+
+    H and L are those of the probe, g_B the gradients of L mini-batches of the first training
+    examples (:func:`~ijrlib.conventions.step_batches`), c_i = e_iᵀg_B, k up to ``SHARPEST``.
+    Arrays top_values and top_residuals (k,): eigenvalues of H, largest first, and relative
+    residuals; gradient_cosines (k,): E|cos(g_B, e_i)|; step_lengths (k,): Δ_i = ηE|c_i|;
+    loss_changes: E[L(θ − αηc_1 e_1)] − L(θ) for α in ``STEP_FACTORS``; surfaces: L(θ + xΔ_i e_i)
+    for i in ``SURFACE_DIRECTIONS`` that there are and x in ``SURFACE_POINTS``.  Column
+    top_products: products with H.  The search starts from the vectors of the measurement before;
+    every ``COLD_EVERY``-th is cold.  Costs about 70 gradients of the probe and those of the
+    mini-batches.
+    """
+    memory, loss, linear = state.memory, LOSSES[state.loss], state.linearization
+    m = len(linear.gradient)
+    count = int(memory.get("sharpest_count", torch.zeros(())))
+    starts = memory["measured_sharpest"] if count % COLD_EVERY else None
+    pairs = top_eigenpairs(
+        linear.hessian,
+        min(SHARPEST, m),
+        starts,
+        rtol=SHARPEST_RTOL,
+        max_products=SHARPEST_PRODUCTS,
+        seed=state.step,
+    )
+    vectors = torch.stack([pair.vector for pair in pairs])
+    memory["measured_sharpest"], memory["sharpest_count"] = vectors.T, torch.tensor(count + 1)
+
+    x, y = state.train
+    batches, size = step_batches(len(x), state.batch_size)
+    products, lengths = [], []
+    for part in range(batches):
+        members = slice(part * size, (part + 1) * size)
+        _, g, _ = loss_and_gradient(state.model, loss, (x[members], y[members]), chunk=state.chunk)
+        products.append(vectors @ g)
+        lengths.append(g.norm())
+    c, norms = torch.stack(products), torch.stack(lengths)
+    steps = state.lr * c.abs().mean(0)
+
+    def along(i: int, points: Iterable[float]) -> np.ndarray:
+        moved = losses_along(state.model, loss, state.probe, vectors[i], points, chunk=state.chunk)
+        return np.array(list(moved))
+
+    sizes = state.lr * c[:, 0].cpu().numpy()
+    changes = [along(0, -alpha * sizes).mean() for alpha in STEP_FACTORS]
+    return {
+        "top_values": np.array([pair.value for pair in pairs]),
+        "top_residuals": np.array([pair.residual for pair in pairs]),
+        "top_products": float(pairs[0].products),
+        "gradient_cosines": (c.abs() / norms[:, None]).mean(0).cpu().numpy(),
+        "step_lengths": steps.cpu().numpy(),
+        "loss_changes": np.array(changes) - float(linear.loss),
+        "surfaces": np.stack(
+            [
+                along(i - 1, float(steps[i - 1]) * SURFACE_POINTS)
+                for i in SURFACE_DIRECTIONS
+                if i <= len(pairs)
+            ]
+        ),
+    }
 
 
 MEASURES: Mapping[str, Callable[[State], Values]] = {
@@ -541,4 +629,5 @@ MEASURES: Mapping[str, Callable[[State], Values]] = {
     "covariance": covariance,
     "break_even": break_even,
     "hessian_trace": hessian_trace,
+    "sharpest": sharpest,
 }

@@ -172,7 +172,7 @@ def _run(
         chunk=config.chunk,
         start=start,
         autocast=config.autocast,
-        update=update_rule(config, classes),
+        update=update_rule(config, classes, (x[: config.probe], y[: config.probe]), memory),
         optimizer=optimizer,
         lr_decay=config.lr_decay,
         augment=config.augment,
@@ -340,6 +340,8 @@ def _state(
         config.chunk,
         train,
         step.update,
+        step.lr,
+        config.batch_size,
         memory,
         points,
     )

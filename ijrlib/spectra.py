@@ -371,11 +371,22 @@ def _random_like(n: int, dtype: Any, device: Any, generator: torch.Generator) ->
     return torch.randn(n, generator=generator, dtype=torch.float64).to(device, dtype)
 
 
-def hutchinson_trace(op: Any, samples: int = 10, seed: int = 0) -> tuple[float, float]:
-    """tr A of a symmetric operator as the mean of vᵀAv over random signs v, and the standard error
-    of that mean (Hutchinson 1990).  Costs one product a sample.
+@dataclass(frozen=True)
+class Hutchinson:
+    """Estimates of a symmetric operator's trace tr A and squared Frobenius norm ‖A‖_F², with the
+    standard error of each."""
 
-    The variance of one sample is 2·Σ_{i≠j} A_ij², so the error does not depend on the trace.
+    trace: float
+    trace_error: float
+    frobenius_sq: float
+    frobenius_sq_error: float
+
+
+def hutchinson(op: Any, samples: int = 10, seed: int = 0) -> Hutchinson:
+    """tr A and ‖A‖_F² = tr A² as the means of vᵀAv and ‖Av‖² over random signs v (Hutchinson 1990).
+
+    Costs one product a sample.  The variance of one sample is 2·Σ_{i≠j} A_ij² for the trace, and
+    2·Σ_{i≠j} (A²)_ij² for the squared norm.
 
     Raises:
         ValueError: for fewer than two samples.
@@ -389,6 +400,9 @@ def hutchinson_trace(op: Any, samples: int = 10, seed: int = 0) -> tuple[float, 
     for _ in range(samples):
         signs = 2.0 * torch.randint(2, (m,), generator=randoms) - 1.0
         v = signs.to(like)
-        values.append(float((v * (op @ v)).sum(dtype=torch.float64)))
+        image = op @ v
+        forms = (v * image).sum(dtype=torch.float64), image.double().square().sum()
+        values.append([float(form) for form in forms])
     found = torch.tensor(values, dtype=torch.float64)
-    return float(found.mean()), float(found.std() / samples**0.5)
+    (trace, frobenius), errors = found.mean(0).tolist(), (found.std(0) / samples**0.5).tolist()
+    return Hutchinson(trace, errors[0], frobenius, errors[1])

@@ -7,15 +7,15 @@ optimizer may add momentum and weight decay.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ijrlib import regularizers
+from ijrlib import regularizers, sharpest_directions
 from ijrlib.config import DECAY_AT, RunConfig
-from ijrlib.operators import Loss, flatten, trainable
+from ijrlib.operators import Loss, flatten, trainable, unflatten
 from ijrlib.regularizers import Direction
 
 Update = Callable[..., Direction]
@@ -125,15 +125,35 @@ def train(
         optimizer.zero_grad()
 
 
-def update_rule(config: RunConfig, classes: int) -> Update:
+def update_rule(
+    config: RunConfig, classes: int, probe: tuple[Tensor, Tensor], memory: dict[str, Tensor]
+) -> Update:
     """The direction that a configuration's regularizer asks for; u of a step, on the unit sphere of
-    R^C with C = ``classes``, is a function of the seed and the step."""
+    R^C with C = ``classes``, is a function of the seed and the step.
+
+    Args:
+        probe: (x, y) of which H is, for the rules that follow its eigenvectors.
+        memory: where these are kept between steps.
+    """
     if config.regularizer == "none":
         return gradient
 
     def update(
         model: nn.Module, loss: Loss, x: Tensor, y: Tensor, *, step: int, **how
     ) -> Direction:
+        if step < config.regularizer_from:
+            return gradient(model, loss, x, y, step=step, **how)
+        if config.sharpest:
+            found = gradient(model, loss, x, y, step=step, **how)
+            g, k = flatten(found.gradient), config.sharpest
+            v = sharpest_directions.followed(
+                model, loss, probe, k, step=step, memory=memory, chunk=how["chunk"]
+            )
+            if config.regularizer == "nudged":
+                g = sharpest_directions.nudged(g, v, config.gamma)
+            else:
+                g = sharpest_directions.projection(g, v)
+            return replace(found, gradient=unflatten(g, found.gradient))
         if config.regularizer == "sam":
             return regularizers.sam(model, loss, x, y, rho=config.rho, **how)
         u = random_direction(classes, config.seed, step)

@@ -62,10 +62,13 @@ def test_every_field_changes_the_hash():
         "lr_decay": 0.2,
         "augment": True,
         "inputs": "unit",
+        "sharpest": {"regularizer": "sharpest_only", "sharpest": 2},
+        "gamma": {"regularizer": "nudged", "sharpest": 2, "gamma": 0.5},
+        "regularizer_from": {"regularizer": "sam", "rho": 0.1, "regularizer_from": 3},
     }
     assert set(changes) == set(RunConfig.__dataclass_fields__)
-    whole = ("regularizer", "ejr_weight", "rho", "mu")  # one needs the other
-    replaced = (base.replace(**(v if k in whole else {k: v})) for k, v in changes.items())
+    whole = {k: v for k, v in changes.items() if isinstance(v, dict) and k != "measures"}
+    replaced = (base.replace(**whole.get(k, {k: v})) for k, v in changes.items())
     assert len({base.hash, *(one.hash for one in replaced)}) == len(changes) + 1
 
 
@@ -90,17 +93,34 @@ def test_the_name_tells_the_regularizer_and_its_strength():
         make(regularizer="ejr", ejr_weight=0.01).slug == "digits-40-6cnn-gd-lr0.1-ejr-weight0.01-s0"
     )
     assert "-ejrv2-rho2-mu0.03-" in make(regularizer="ejr_v2", rho=2, mu=0.03).slug
+    assert "-nudged-sharpest5-gamma0-" in make(regularizer="nudged", sharpest=5).slug
+    assert "-sharpestonly-sharpest1-" in make(regularizer="sharpest_only", sharpest=1).slug
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"regularizer": "l2"}, "regularizer: expected one of none, ejr, ejr_v1, ejr_v2, sam"),
+        (
+            {"regularizer": "l2"},
+            "regularizer: expected one of none, ejr, ejr_v1, ejr_v2, sam, nudged, sharpest_only",
+        ),
         ({"regularizer": "ejr"}, "ejr_weight: expected a positive number with regularizer 'ejr'"),
         ({"regularizer": "ejr_v2", "rho": 1}, "mu: expected a positive number"),
         ({"rho": 1.0}, "rho: expected 0 with regularizer 'none', which has none, got 1.0"),
         ({"regularizer": "ejr_v1", "rho": 1, "mu": 1}, "mu: expected 0 with regularizer 'ejr_v1'"),
         ({"regularizer": "sam", "rho": float("inf")}, "rho: expected a positive number"),
+        ({"regularizer": "nudged"}, "sharpest: expected at least 1, got 0"),
+        ({"sharpest": 2}, "sharpest: expected 0 with regularizer 'none', which has none, got 2"),
+        ({"regularizer": "nudged", "sharpest": 1.0}, "sharpest: expected an integer, got 1.0"),
+        (
+            {"regularizer": "nudged", "sharpest": 1, "gamma": -0.1},
+            "gamma: expected a number of at least 0, got -0.1",
+        ),
+        (
+            {"regularizer": "sharpest_only", "sharpest": 1, "gamma": 0.1},
+            "gamma: expected 0 with regularizer 'sharpest_only', which has none, got 0.1",
+        ),
+        ({"regularizer_from": 3}, "regularizer_from: expected 0 without a regularizer, got 3"),
         ({"momentum": 1.0}, r"momentum: expected a number in \[0, 1\), got 1.0"),
         ({"weight_decay": -1}, "weight_decay: expected a number of at least 0, got -1"),
         ({"lr_decay": 0}, r"lr_decay: expected a number in \(0, 1\], got 0"),

@@ -55,6 +55,17 @@ def test_the_covariance_has_its_mini_batches_beside_the_probe():
     assert costs.gradients(measured) - costs.gradients(config) == 7 * 200 + 25 * 128
 
 
+def test_steps_along_the_sharpest_directions_have_their_mini_batches_and_a_rule_its_searches():
+    config = RunConfig("cifar10", 5000, "6cnn", 0.1, 100, batch_size=128, probe=200)
+    measured = config.replace(measures={"sharpest": [(0, 1, 1)]})
+    logits = 200 / 3
+    more = costs.gradients(measured) - costs.gradients(config)
+    assert more == pytest.approx(70 * 200 + 16 * 128 + logits)
+    rule = config.replace(regularizer="nudged", sharpest=3, regularizer_from=55)
+    # five searches in the last 45 steps
+    assert costs.gradients(rule) - costs.gradients(config) == pytest.approx(5 * 6 * 5 * 200)
+
+
 def test_the_estimate_is_within_a_factor_of_four_of_what_stored_runs_took():
     """The rate of two cores is stated to a factor of two; other work on the machine is the rest."""
     runs = [run for run in store.find() if run.provenance["device"] == "cpu"]

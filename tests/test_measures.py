@@ -36,6 +36,8 @@ def state(kind="fully connected, tanh", loss="cross_entropy", **fields):
         "chunk": 4,
         "train": (x, y),
         "update": 0.1 * dense.gradient(model, loss, x, y),
+        "lr": 0.1,
+        "batch_size": 3,
     }
     return State(**(given | fields))
 
@@ -559,8 +561,77 @@ def test_a_step_so_short_that_no_multiple_raises_the_loss_has_no_width():
     assert np.isnan(measures.break_even(s)["step_width"])
 
 
-def test_the_trace_of_the_hessian_is_within_its_error_of_the_dense_one():
+def test_trace_and_frobenius_norm_of_the_hessian_are_within_their_errors_of_the_dense_ones():
     s = state()
     out = measures.hessian_trace(s)
-    expected = float(dense.hessian(s.model, s.loss, *s.probe).trace())
-    assert abs(out["hessian_trace"] - expected) < 4 * out["hessian_trace_error"]
+    h = dense.hessian(s.model, s.loss, *s.probe)
+    for name, exact in (("trace", h.trace()), ("frobenius_sq", h.square().sum())):
+        error = out[f"hessian_{name}_error"]
+        assert abs(out[f"hessian_{name}"] - float(exact)) < 4 * error
+
+
+def sharpest_oracle(s):
+    """Eigenvalues and eigenvectors (columns) of the dense Hessian, largest first, and the gradients
+    of the three mini-batches of three examples, (3, m)."""
+    values, vectors = torch.linalg.eigh(dense.hessian(s.model, s.loss, *s.probe))
+    x, y = s.train
+    parts = [slice(0, 3), slice(3, 6), slice(6, 9)]
+    g = torch.stack([dense.gradient(s.model, s.loss, x[part], y[part]) for part in parts])
+    return values.flip(0), vectors.flip(1), g
+
+
+def test_the_sharpest_directions_and_the_steps_along_them(monkeypatch):
+    """Against the dense Hessian: eigenvalues, E|cos(g_B, e_i)|, ηE|c_i|, and the losses at
+    θ − αηc_1 e_1 and θ + xΔ_i e_i."""
+    monkeypatch.setattr(measures, "SHARPEST_RTOL", 1e-9)
+    monkeypatch.setattr(measures, "SHARPEST_PRODUCTS", 500)
+    s = state()
+    s.lr = 5.0  # so that the loss changes by more than rounding
+    values, vectors, g = sharpest_oracle(s)
+    theta, (x, y) = dense.parameters(s.model), s.probe
+
+    def loss(point):
+        return float(dense.loss(s.loss, dense.logits(s.model, x, point), y))
+
+    out = measures.sharpest(s)
+    k = conventions.SHARPEST
+    np.testing.assert_allclose(out["top_values"], values[:k], rtol=1e-9, atol=1e-12)
+    assert out["top_residuals"][0] <= 1e-9
+    c = g @ vectors[:, :k]
+    cosines = (c.abs() / g.norm(dim=1, keepdim=True)).mean(0)
+    # eigenvectors are good to residual/gap; the smaller eigenvalues lie close together
+    np.testing.assert_allclose(out["gradient_cosines"][:4], cosines[:4], rtol=1e-5)
+    np.testing.assert_allclose(out["step_lengths"][:4], 5.0 * c.abs().mean(0)[:4], rtol=1e-5)
+    for alpha, found in zip(conventions.STEP_FACTORS, out["loss_changes"], strict=True):
+        moved = [loss(theta - alpha * 5.0 * ci * vectors[:, 0]) for ci in c[:, 0]]
+        assert found == pytest.approx(np.mean(moved) - loss(theta), rel=1e-6, abs=1e-12)
+    for i, row in zip(conventions.SURFACE_DIRECTIONS, out["surfaces"], strict=True):
+        size = 5.0 * float(c[:, i - 1].abs().mean())
+        points = conventions.SURFACE_POINTS
+        exact = np.array([loss(theta + p * size * vectors[:, i - 1]) for p in points])
+        # the sign of an eigenvector is nobody's
+        assert min(np.abs(row - exact).max(), np.abs(row[::-1] - exact).max()) < 1e-6
+
+
+def test_a_step_of_the_full_batch_is_the_one_of_all_examples():
+    s = state(batch_size=None)
+    _, vectors, _ = sharpest_oracle(s)
+    g = dense.gradient(s.model, s.loss, *s.train)
+    expected = float((g @ vectors[:, 0]).abs() / g.norm())
+    assert measures.sharpest(s)["gradient_cosines"][0] == pytest.approx(expected, rel=1e-2)
+
+
+def test_a_warm_search_for_the_sharpest_directions_is_cheaper_and_finds_the_same():
+    s = state()
+    cold = measures.sharpest(s)
+    warm = measures.sharpest(s)
+    assert warm["top_products"] < cold["top_products"]
+    np.testing.assert_allclose(warm["top_values"][:3], cold["top_values"][:3], rtol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [((5000, 128), (16, 128)), ((5000, 512), (9, 512)), ((9, 3), (3, 3)), ((9, None), (1, 9))],
+)
+def test_mini_batches_of_the_steps_are_those_of_sgd(given, expected):
+    assert conventions.step_batches(*given) == expected

@@ -120,6 +120,7 @@ BY_THE_BOOK = RunConfig(  # batch normalization, momentum, decay, augmentation, 
         {"regularizer": "ejr", "ejr_weight": 0.01},
         {"regularizer": "ejr_v2", "rho": 0.5, "mu": 0.01},
         {"regularizer": "sam", "rho": 0.1},
+        {"regularizer": "nudged", "sharpest": 2, "gamma": 0.1, "regularizer_from": 2},
     ],
 )
 def test_a_run_with_running_statistics_and_momentum_resumes_bit_for_bit(

@@ -485,26 +485,32 @@ def test_pyhessian_refuses_an_operator_without_a_model():
         spectra.top_eigenpair(torch.eye(4), method="pyhessian")
 
 
-def test_hutchinsons_trace_of_a_diagonal_matrix_is_exact():
-    """vᵀAv = Σ_i A_ii v_i² = tr A for every vector of signs."""
+def test_hutchinsons_estimates_of_a_diagonal_matrix_are_exact():
+    """vᵀAv = Σ_i A_ii v_i² = tr A and ‖Av‖² = Σ_i A_ii² for every vector of signs."""
     diagonal = torch.linspace(-1, 3, 40, dtype=torch.float64)
-    found, error = spectra.hutchinson_trace(torch.diag(diagonal), samples=3)
-    assert found == pytest.approx(float(diagonal.sum()), abs=1e-12)
-    assert error < 1e-12
+    found = spectra.hutchinson(torch.diag(diagonal), samples=3)
+    assert found.trace == pytest.approx(float(diagonal.sum()), abs=1e-12)
+    assert found.frobenius_sq == pytest.approx(float(diagonal.square().sum()), rel=1e-12)
+    assert found.trace_error < 1e-12 and found.frobenius_sq_error < 1e-12
 
 
-def test_hutchinsons_error_is_that_of_its_mean():
-    """Var vᵀAv = 2·Σ_{i≠j} A_ij²; the mean of 4,000 samples is within four standard errors."""
+def test_hutchinsons_errors_are_those_of_its_means():
+    """Var vᵀAv = 2·Σ_{i≠j} A_ij², and of ‖Av‖² = vᵀA²v the same of A²; the means of 4,000 samples
+    are within four standard errors."""
     generator = torch.Generator().manual_seed(0)
     a = torch.randn(30, 30, generator=generator, dtype=torch.float64)
     a = a + a.T
-    off = a - torch.diag(a.diagonal())
-    expected = float((2 * off.square().sum()).sqrt()) / 4000**0.5
-    found, error = spectra.hutchinson_trace(a, samples=4000, seed=1)
-    assert error == pytest.approx(expected, rel=0.1)  # of a variance from 4,000 samples: 2%
-    assert abs(found - float(a.trace())) < 4 * expected
+    found = spectra.hutchinson(a, samples=4000, seed=1)
+    for matrix, value, error in (
+        (a, found.trace, found.trace_error),
+        (a @ a, found.frobenius_sq, found.frobenius_sq_error),
+    ):
+        off = matrix - torch.diag(matrix.diagonal())
+        expected = float((2 * off.square().sum()).sqrt()) / 4000**0.5
+        assert error == pytest.approx(expected, rel=0.1)  # of a variance from 4,000 samples: 2%
+        assert abs(value - float(matrix.trace())) < 4 * expected
 
 
-def test_a_trace_from_one_sample_is_refused():
+def test_estimates_from_one_sample_are_refused():
     with pytest.raises(ValueError, match="at least 2, got 1"):
-        spectra.hutchinson_trace(torch.eye(3), samples=1)
+        spectra.hutchinson(torch.eye(3), samples=1)

@@ -75,7 +75,7 @@ def test_a_step_knows_the_update_that_plain_sgd_is_about_to_make():
         steps=10,
         batch_size=4,
         lr_decay=0.5,
-        update=update_rule(config, 3),
+        update=update_rule(config, 3, (x, y), {}),
     )
     before = update = None
     for step in steps:
@@ -203,7 +203,7 @@ def test_a_regularizer_s_direction_takes_the_place_of_the_gradient(fields):
         for p, g in zip(reference.parameters(), found.gradient, strict=True):
             p.data -= 0.2 * g
     assert not torch.equal(us[0], us[1])
-    for _ in train(model, loss, x, y, lr=0.2, steps=3, update=update_rule(config, 3)):
+    for _ in train(model, loss, x, y, lr=0.2, steps=3, update=update_rule(config, 3, (x, y), {})):
         pass
     torch.testing.assert_close(theta(model), theta(reference), rtol=1e-12, atol=1e-14)
 
