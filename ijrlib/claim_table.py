@@ -18,6 +18,7 @@ from ijrlib import criteria as c
 from ijrlib import ejr_criteria as x
 from ijrlib import evolution_criteria as e
 from ijrlib import live_checks as live
+from ijrlib import sharpest_criteria as d
 from ijrlib import subspace_criteria as s
 from ijrlib.ejr_table import CELLS
 from ijrlib.store import Run
@@ -979,6 +980,145 @@ BREAK_EVEN = [
     ),
 ]
 
+SHARPEST = [
+    _claim(
+        "sd01-rise",
+        "The largest eigenvalues of H rise sharply at first.",
+        f"each of the ten largest by a factor {c.RISE_FACTOR:g} within the first tenth of the "
+        "steps, in every run",
+        "the factor that Figure 2 of this paper has to rise by; a tenth of the steps is the part "
+        "that their Figure 2 enlarges",
+        measure=d.rise_at_first,
+    ),
+    _claim(
+        "sd01-peak",
+        "After a peak the largest eigenvalue settles or falls.",
+        "it is largest in the first half of the steps, in every run",
+        "an eigenvalue that is still at its largest in the second half has not peaked",
+        measure=d.peak_in_the_first_half,
+    ),
+    _claim(
+        "sd03-instability",
+        "With full batches curvature grows until training is unstable, with a sudden drop in "
+        "accuracy.",
+        f"training accuracy falls by {100 * d.DROP:g} points or more between measurements after "
+        "‖H‖ first reaches 2/η, and by less before, in every run",
+        "accuracy on some thousand images that is not falling varies by a point or two",
+        measure=d.instability,
+    ),
+    *(
+        _claim(
+            f"sd04-{key}-{'lr' if by == 'lr' else 'batch'}",
+            f"With a {'larger η' if by == 'lr' else 'smaller S'} {statement}.",
+            f"{what}: every run of one value beyond every run of the next",
+            SEEDS_APART,
+            measure=partial(on, partial(measure, by=by, rising=by != "lr"), **fields),
+        )
+        for by, fields in (("lr", {"batch_size": 128}), ("batch_size", {"lr": 0.05}))
+        for key, statement, what, measure in (
+            (
+                "first",
+                "the peak of the largest eigenvalue is smaller",
+                "largest λ_1",
+                partial(d.peak_height, i=1),
+            ),
+            (
+                "second",
+                "the peak of the second eigenvalue is smaller",
+                "largest λ_2",
+                partial(d.peak_height, i=2),
+            ),
+            (
+                "earlier",
+                "the peak of the largest eigenvalue comes earlier",
+                "epoch of the largest λ_1",
+                d.peak_epoch,
+            ),
+        )
+    ),
+    _claim(
+        "sd05-aligned",
+        "Gradients of mini-batches are aligned with the five sharpest directions far more than "
+        "random vectors are.",
+        f"the mean |cos| at least {d.MORE:g} times that of a random vector, at every measured step "
+        "after the start and in every run",
+        "far more is taken as an order of magnitude",
+        measure=d.aligned,
+    ),
+    _claim(
+        "sd06-too-long",
+        "Twice the step of SGD along the sharpest direction raises the loss on average.",
+        "at half of the measured steps or more, from the first such step on, which comes in the "
+        "first half; in every run",
+        "the paper says often; less than half would not be",
+        measure=d.too_long,
+    ),
+    _claim(
+        "sd06-minimum",
+        "The step of SGD along the sharpest direction does not minimise the loss along it: half of "
+        "it ends lower.",
+        "at half of the measured steps or more, from the first such step on, which comes in the "
+        "first half; in every run",
+        "the paper says often; less than half would not be",
+        measure=d.half_is_better,
+    ),
+    _claim(
+        "sd06-flatter",
+        "Along the third and the fourth eigenvector, two step lengths away, the loss is much "
+        "flatter.",
+        f"it rises by at most {d.FLATTER:g} of what it does along the first, median over steps, in "
+        "every run",
+        "much flatter is taken as half",
+        measure=d.flatter,
+    ),
+    _claim(
+        "sd07-only",
+        "SGD that follows nothing but the projection on the sharpest direction lowers the largest "
+        "eigenvalue and raises the loss.",
+        "in the last quarter λ_1 below that of SGD and the loss above that where the rule sets in, "
+        "in every seed",
+        "the signs are the claim; two seeds at least",
+        measure=d.only_the_projection,
+    ),
+    _claim(
+        "sd07-without",
+        "SGD without the projection on the sharpest direction finds a sharper region at a similar "
+        "loss.",
+        f"in the last quarter λ_1 above that of SGD and the loss within a factor {d.SIMILAR:g} of "
+        "its, in every seed",
+        "losses along training span orders of magnitude; two seeds at least",
+        measure=d.all_but_the_projection,
+    ),
+    _claim(
+        "sd08-faster",
+        "Nudged-SGD optimises the faster the more sharpest directions it affects.",
+        "the loss in the second half: every run of one K above every run of the next",
+        SEEDS_APART,
+        measure=d.faster,
+    ),
+    _claim(
+        "sd08-sharper",
+        "Nudged-SGD finds the sharper regions the more sharpest directions it affects.",
+        "largest λ_1: every run of one K below every run of the next",
+        SEEDS_APART,
+        measure=d.sharper,
+    ),
+    _claim(
+        "sd08-frobenius",
+        "The Frobenius norm of H grows with them.",
+        "largest ‖H‖_F: every run of one K below every run of the next",
+        SEEDS_APART,
+        measure=d.frobenius,
+    ),
+    _claim(
+        "sd13-momentum",
+        "Momentum limits the largest eigenvalue throughout training.",
+        "largest λ_1: every run with momentum below every run without",
+        SEEDS_APART,
+        measure=partial(d.peak_height, i=1, by="momentum", rising=False),
+    ),
+]
+
 CLAIMS: list[Claim] = [
     *THEORY,
     *IMPURITY,
@@ -991,4 +1131,5 @@ CLAIMS: list[Claim] = [
     *EJR,
     *TABLES,
     *BREAK_EVEN,
+    *SHARPEST,
 ]

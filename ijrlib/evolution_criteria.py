@@ -228,7 +228,7 @@ def ordered(
         raise NotMeasured("one seed only: its spread is unknown")
     keys = sorted(groups, reverse=not rising)
     holds = all(max(groups[a]) < min(groups[b]) for a, b in pairwise(keys))
-    symbol = {"lr": "η", "batch_size": "B"}[by]
+    symbol = {"lr": "η", "batch_size": "B", "sharpest": "K", "momentum": "β"}[by]
     text = "; ".join(
         f"{symbol} = {'full' if k == float('inf') else f'{k:g}'}: "
         f"{_range(min(groups[k]), max(groups[k]))}"

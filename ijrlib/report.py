@@ -366,7 +366,10 @@ def _heading(figure: str) -> str:
         "be03": "Break-even point: Figures 3 and 4",
         "be06": "Break-even point: Figure 6",
         "bemodel": "Break-even point: the model",
+        "sd01": "Sharpest directions: Figures 1 and 2",
     }
+    if figure[:2] == "sd" and figure not in others:
+        return f"Sharpest directions: Figure {int(figure[2:])}"
     return others.get(figure, figure)
 
 

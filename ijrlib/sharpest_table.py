@@ -29,7 +29,7 @@ def _run(lr: float, batch_size: int = 128) -> RunConfig:
         inputs="unit",
         probe=500,
         test_examples=2000,
-        measures={
+        measures={  # type: ignore[arg-type]
             "accuracy": when,
             "hessian_trace": every(steps, sparse),
             "sharpest": when,

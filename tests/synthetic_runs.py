@@ -300,3 +300,52 @@ def break_even_run(
     series["impurity_mean"] = 0.1 + 0.2 * np.exp(-(((step - 80) / 40) ** 2))
     series["train_accuracy"] = 0.2 + 0.7 * step / 100
     return Run(config, series, {}, dict(PROVENANCE))
+
+
+def sharpest_run(
+    lr: float = 0.05,
+    batch_size: int = 128,
+    seed: int = 0,
+    *,
+    height: float = 1.0,
+    level: float = 1.0,
+    peak: int = 20,
+    **fields,
+) -> Run:
+    """A run that follows its sharpest directions: ten eigenvalues grow by a factor of ten to a peak
+    at step ``peak`` of 100 and settle at half of it, ``height`` times as high; the loss falls, to
+    ``level`` at the end; twice the step along e_1 raises it."""
+    measures = {"sharpest": [(0, 101, 2)], "accuracy": [(0, 101, 2)]}
+    config = RunConfig(
+        dataset="digits",
+        examples=1000,
+        network="mlp_300_100",
+        lr=lr,
+        steps=100,
+        batch_size=batch_size,
+        seed=seed,
+        probe=250,
+        measures=measures,  # type: ignore[arg-type]
+        **fields,
+    )
+    step = np.arange(0, 101, 2)
+    late = 0.5 + 0.5 * np.exp(np.minimum(0, peak - step) / 5)
+    course = np.where(step < peak, 0.1 * 10 ** (step / peak), late)
+    values = height * (1 + 0.01 * seed) / lr * course[:, None] / np.arange(1, 11)
+    losses = level * (1 + 0.01 * seed) * np.exp((100 - step) / 25)
+    points = np.linspace(-2, 2, 9)
+    steep = np.array([0.1, 0.02, 0.01])[None, :, None]
+    arrays = {
+        "top_values": values,
+        "top_residuals": np.full(values.shape, 0.01),
+        "gradient_cosines": np.full(values.shape, 0.2),
+        "step_lengths": np.full(values.shape, 0.1),
+        "loss_changes": losses[:, None] * np.array([-0.001, 0.01, 0.1]),
+        "surfaces": losses[:, None, None] * (1 + steep * points**2),
+    }
+    arrays |= {f"{name}.steps": step for name in list(arrays)}
+    series = pd.DataFrame({"step": step, "train_loss": losses})
+    series["train_accuracy"] = 0.1 + 0.8 * step / 100
+    series["test_accuracy"] = 0.1 + 0.6 * step / 100
+    series["hessian_frobenius_sq"] = 2 * (values**2).sum(1)
+    return Run(config, series, arrays, {**PROVENANCE, "parameters": 266_610})

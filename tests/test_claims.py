@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from synthetic_runs import arm_run, break_even_run, gd_run, phase_run, sgd_run
+from synthetic_runs import arm_run, break_even_run, gd_run, phase_run, sgd_run, sharpest_run
 
 from ijrlib import claims, criteria, experiments, live_checks, logits, store, theorems
 from ijrlib.ejr_table import CELLS, NETWORKS, SIMPLE_CNN, WRN_V1, WRN_V2, Cell
@@ -413,6 +413,108 @@ for _key, _column, _up in (
     CASES[f"be03-{_key}-batch"] = (
         companions("batch_size", (16, 64, 256), _column, _sign, **_fields),
         companions("batch_size", (16, 64, 256), _column, -_sign, **_fields),
+    )
+
+
+SHARP = sharpest_run()
+FALLEN = PHASES.series["train_accuracy"] - 0.1 * ((STEP > 100) & (STEP % 60 == 0))
+
+
+def each(by: str, values: tuple, height: float = 0.0, level: float = 0.0, **fields) -> list[Run]:
+    """Two seeds for each value of a field; the height of the eigenvalues and the level of the loss
+    go as powers of its place among the values, from one."""
+    return [
+        sharpest_run(**{by: v}, seed=seed, height=k**height, level=k**level, **fields)
+        for k, v in enumerate(values, 1)
+        for seed in (0, 1)
+    ]
+
+
+def nudged(height: float, level: float) -> list[Run]:
+    rules = ({}, *({"regularizer": "nudged", "sharpest": k} for k in (1, 5)))
+    return [
+        sharpest_run(seed=seed, height=n**height, level=n**level, **rule)
+        for n, rule in enumerate(rules, 1)
+        for seed in (0, 1)
+    ]
+
+
+def variant(regularizer: str, height: float, level: float) -> list[Run]:
+    rule = {"regularizer": regularizer, "sharpest": 1, "regularizer_from": 50}
+    return [
+        run
+        for seed in (0, 1)
+        for run in (
+            sharpest_run(seed=seed),
+            sharpest_run(seed=seed, height=height, level=level, **rule),
+        )
+    ]
+
+
+def later_peak(runs: list[Run]) -> list[Run]:
+    """Time runs backwards."""
+    return [with_arrays(run, top_values=run.arrays["top_values"][::-1]) for run in runs]
+
+
+def losses(run: Run, factor) -> Run:
+    return with_arrays(run, surfaces=run.arrays["surfaces"] * np.reshape(factor, (-1, 1, 1)))
+
+
+ONLY = variant("sharpest_only", 0.5, 1.0)
+RISING = [losses(run, np.where(np.arange(51) > 25, 20.0, 1.0)) for run in ONLY[1::2]]
+CASES |= {
+    "sd01-rise": (SHARP, with_arrays(SHARP, top_values=SHARP.arrays["top_values"] ** 0.2)),
+    "sd01-peak": (SHARP, later_peak([SHARP])),
+    "sd03-instability": (changed("train_accuracy", FALLEN), PHASES),
+    "sd05-aligned": (
+        SHARP,
+        with_arrays(SHARP, gradient_cosines=SHARP.arrays["gradient_cosines"] / 20),
+    ),
+    "sd06-too-long": (
+        SHARP,
+        with_arrays(
+            SHARP,
+            loss_changes=SHARP.arrays["loss_changes"] * np.where(np.arange(51) % 3, -1, 1)[:, None],
+        ),
+    ),
+    "sd06-minimum": (
+        SHARP,
+        with_arrays(
+            SHARP,
+            loss_changes=SHARP.arrays["loss_changes"] * np.where(np.arange(51) % 3, -1, 1)[:, None],
+        ),
+    ),
+    "sd06-flatter": (
+        SHARP,
+        with_arrays(SHARP, surfaces=SHARP.arrays["surfaces"][:, [0, 0, 1]]),
+    ),
+    "sd07-only": (ONLY[::2] + RISING, ONLY),
+    "sd07-without": (variant("nudged", 2.0, 1.1), variant("nudged", 2.0, 3.0)),
+    "sd08-faster": (nudged(0, -1), nudged(0, 0)),
+    "sd08-sharper": (nudged(1, 0), nudged(-1, 0)),
+    "sd08-frobenius": (nudged(1, 0), nudged(0, 0)),
+    "sd13-momentum": (
+        each("momentum", (0.0, 0.9), -1),
+        each("momentum", (0.0, 0.9), 1),
+    ),
+}
+for _by, _values, _short, _fields in (
+    ("lr", (0.01, 0.05, 0.2), "lr", {}),
+    ("batch_size", (512, 128, 32), "batch", {"lr": 0.05}),
+):
+    for _key in ("first", "second"):
+        # made-up eigenvalues go as 1/η
+        CASES[f"sd04-{_key}-{_short}"] = (
+            each(_by, _values, -1, **_fields),
+            each(_by, _values, 4, **_fields),
+        )
+    CASES[f"sd04-earlier-{_short}"] = tuple(
+        [
+            sharpest_run(**{_by: v}, seed=seed, peak=peak, **_fields)
+            for v, peak in zip(_values, order, strict=True)
+            for seed in (0, 1)
+        ]
+        for order in ((60, 40, 20), (20, 40, 80) if _short == "lr" else (2, 8, 90))
     )
 
 
