@@ -1119,6 +1119,87 @@ SHARPEST = [
     ),
 ]
 
+UNRUN = [
+    _claim(
+        f"unrun-{key}",
+        statement,
+        criterion,
+        reason,
+        figure="unrun",
+        printed=printed,
+        measure=measure,
+    )
+    for key, statement, criterion, reason, printed, measure in (
+        (
+            "be01",
+            "The paths with η = 0.1 and 0.01 part after a point, and the distance of the latter to "
+            "the former grows with λ_K.",
+            f"correlation of distance and λ_K along the path at least {c.LEAST_CORRELATION:.2f}",
+            HALF_VARIANCE,
+            "",
+            None,
+        ),
+        (
+            "be05",
+            "With batch normalization both conjectures hold for η from 0.001 to 1, and at η = "
+            "0.001 the surface is no better conditioned than without it at 0.01.",
+            "as for be03; ‖g‖/‖g_5‖, largest λ_K and largest Tr K/λ_K within a factor 1.5",
+            "the printed pairs lie that close",
+            "‖g‖/‖g_5‖ 1.90 to 1.37 and 1.88 to 1.12; λ_K 10.3 and 16; Tr K/λ_K 12.14 and 11.55",
+            None,
+        ),
+        (
+            "be-networks",
+            "Both conjectures hold for ResNet-32, for an LSTM on IMDB, for BERT on MNLI and for "
+            "DenseNet-121 on ImageNet.",
+            "as for be03, on each of them",
+            SEEDS_APART,
+            "",
+            None,
+        ),
+        (
+            "sd09",
+            "Training with full batches is more stable with batch normalization.",
+            "the largest fall of training accuracy between measurements is less than half as large",
+            "half is taken as more stable",
+            "",
+            None,
+        ),
+        (
+            "sd10",
+            "The peak of the largest eigenvalue of VGG-11 is smaller with a larger η.",
+            "largest λ_1: every run of one value beyond every run of the next",
+            SEEDS_APART,
+            "",
+            partial(
+                on,
+                partial(d.peak_height, i=1, by="lr", rising=False),
+                network="vgg",
+                batch_size=128,
+            ),
+        ),
+        (
+            "sd11",
+            "So it is with a larger η or a smaller S for ResNet-32 with batch normalization and "
+            "for a convolutional network on IMDB.",
+            "as for sd04, on each of them",
+            SEEDS_APART,
+            "",
+            None,
+        ),
+        (
+            "sd12",
+            "How long the learning rate stays high in a schedule of two stages decides on the "
+            "largest eigenvalue and on generalisation later.",
+            "largest λ_1 and test accuracy at the end: every run of one length beyond every run of "
+            "the next",
+            SEEDS_APART,
+            "",
+            None,
+        ),
+    )
+]
+
 CLAIMS: list[Claim] = [
     *THEORY,
     *IMPURITY,
@@ -1132,4 +1213,5 @@ CLAIMS: list[Claim] = [
     *TABLES,
     *BREAK_EVEN,
     *SHARPEST,
+    *UNRUN,
 ]

@@ -367,6 +367,7 @@ def _heading(figure: str) -> str:
         "be06": "Break-even point: Figure 6",
         "bemodel": "Break-even point: the model",
         "sd01": "Sharpest directions: Figures 1 and 2",
+        "unrun": "Not run here",
     }
     if figure[:2] == "sd" and figure not in others:
         return f"Sharpest directions: Figure {int(figure[2:])}"

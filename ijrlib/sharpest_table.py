@@ -89,6 +89,7 @@ FIRST_PAPER = (_run_paper(0.1), _run_paper(0.005))
 VARIANTS_PAPER = (FIRST_PAPER[1], *_variants(FIRST_PAPER[1]))
 NUDGED_PAPER = (BY_LR_PAPER[0], *(_nudged(BY_LR_PAPER[0], k) for k in NUDGED))
 MOMENTUM_PAPER = (BY_LR_PAPER[0], BY_LR_PAPER[0].replace(momentum=0.9))
+VGG_PAPER = tuple(c.replace(network="vgg") for c in BY_LR_PAPER + BY_BATCH_PAPER[::2])
 
 STAND_IN = (
     "a perceptron 784-300-100-10 on 5,000 images of Fashion-MNIST takes the place of SimpleCNN and "
@@ -152,5 +153,11 @@ FIGURES: Mapping[str, Figure] = {
         seeds((BY_LR[0], MOMENTUM), SEEDS),
         MOMENTUM_PAPER,
         STAND_IN,
+    ),
+    "unrun": Figure(
+        "What is out of a laptop's reach, or of this library's",
+        "break-even point: Figures 1, 5, 7 to 18; sharpest directions: Figures 9 to 12, 18, 21",
+        (),
+        VGG_PAPER,
     ),
 }

@@ -310,6 +310,7 @@ def sharpest_run(
     height: float = 1.0,
     level: float = 1.0,
     peak: int = 20,
+    network: str = "mlp_300_100",
     **fields,
 ) -> Run:
     """A run that follows its sharpest directions: ten eigenvalues grow by a factor of ten to a peak
@@ -319,7 +320,7 @@ def sharpest_run(
     config = RunConfig(
         dataset="digits",
         examples=1000,
-        network="mlp_300_100",
+        network=network,
         lr=lr,
         steps=100,
         batch_size=batch_size,

@@ -498,6 +498,11 @@ CASES |= {
         each("momentum", (0.0, 0.9), 1),
     ),
 }
+_VGG = {"network": "vgg"}
+CASES["unrun-sd10"] = (
+    each("lr", (0.01, 0.05), -1, **_VGG),
+    each("lr", (0.01, 0.05), 4, **_VGG),
+)
 for _by, _values, _short, _fields in (
     ("lr", (0.01, 0.05, 0.2), "lr", {}),
     ("batch_size", (512, 128, 32), "batch", {"lr": 0.05}),

@@ -83,6 +83,7 @@ EDGES = {
     "break_even": set(),
     "live_checks": {"break_even", "criteria", "power_iteration", "theorems"},
     "companion_criteria": {"break_even", "criteria", "evolution_criteria"},
+    "sharpest_criteria": {"conventions", "criteria", "evolution_criteria", "phases"},
     "ejr_criteria": {"config", "criteria", "ejr_table"},
     "claim_table": {
         "companion_criteria",
@@ -90,6 +91,7 @@ EDGES = {
         "ejr_table",
         "evolution_criteria",
         "live_checks",
+        "sharpest_criteria",
         "subspace_criteria",
     },
     "claims": {"claim_table", "experiments"},
@@ -130,6 +132,7 @@ EDGES = {
     "evolution_figures": {"evolution_criteria", "figures"},
     "subspace_figures": {"figures", "subspace_criteria"},
     "companion_figures": {"companion_criteria", "evolution_figures", "figures"},
+    "sharpest_figures": {"conventions", "evolution_figures", "figures", "sharpest_criteria"},
     "ejr_figures": {"config", "ejr_criteria", "figures"},
     "report": {"benchmarks", "claims", "experiments"},
     "interactive": {"embedding", "figures", "phases", "report"},

@@ -1,0 +1,101 @@
+"""Plots of the sharpest directions draw what the runs hold."""
+
+from __future__ import annotations
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import numpy as np
+import pytest
+from figure_checks import card, labelled, line, points
+from synthetic_runs import phase_run, sharpest_run
+
+from ijrlib import sharpest_criteria, sharpest_figures
+
+LATE = {"regularizer": "sharpest_only", "sharpest": 1, "regularizer_from": 50}
+BY_LR = [sharpest_run(lr=lr, seed=seed) for seed in (0, 1) for lr in (0.05, 0.2)]
+RULES = [sharpest_run(), sharpest_run(height=0.5, **LATE)]
+NUDGED = [
+    sharpest_run(),
+    *(sharpest_run(height=k, regularizer="nudged", sharpest=k) for k in (1, 5)),
+]
+FIGURES = {
+    "eigenvalues": sharpest_figures.eigenvalues(BY_LR),
+    "instability": sharpest_figures.instability([phase_run(lr=lr) for lr in (0.02, 0.04)]),
+    "peaks": sharpest_figures.peaks(BY_LR, "lr"),
+    "gradient_alignment": sharpest_figures.gradient_alignment(BY_LR),
+    "step_changes": sharpest_figures.step_changes(BY_LR),
+    "surfaces": sharpest_figures.surfaces(RULES[0]),
+    "rules": sharpest_figures.rules(RULES, "regularizer"),
+    "against_directions": sharpest_figures.against_directions(NUDGED),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_is_an_opaque_card_with_labelled_axes(name):
+    card(FIGURES[name])
+    labelled(FIGURES[name])
+
+
+def test_eigenvalues_are_those_of_the_first_seed_against_time_with_two_over_eta():
+    whole, _, beginning, *_ = FIGURES["eigenvalues"].axes
+    run = BY_LR[0]
+    for i in (1, 10):
+        x, y = points(whole.get_lines()[i - 1])
+        np.testing.assert_allclose(x, 0.05 * run.arrays["top_values.steps"])
+        np.testing.assert_allclose(y, run.arrays["top_values"][:, i - 1])
+    assert set(line(FIGURES["eigenvalues"], r"2/$\eta$")[1]) == {40.0}
+    assert max(points(beginning.get_lines()[0])[0]) == pytest.approx(0.05 * 10)
+
+
+def test_the_sharpness_is_drawn_in_units_of_two_over_eta():
+    run = phase_run(lr=0.02)
+    _, y = points(FIGURES["instability"].axes[0].get_lines()[0])
+    np.testing.assert_allclose(y, run.series["sharpness"].dropna() * 0.01)
+
+
+def test_peaks_have_a_line_for_each_run_and_one_label_for_each_value():
+    for i, axes in enumerate(FIGURES["peaks"].axes, 1):
+        drawn = [points(entry)[1].max() for entry in axes.get_lines()]
+        expected = [sharpest_criteria.eigenvalue(run, i).max() for run in BY_LR]
+        assert sorted(drawn) == pytest.approx(sorted(expected))
+    labels = [text.get_text() for text in FIGURES["peaks"].axes[0].get_legend().get_texts()]
+    assert labels == [r"$\eta$ = 0.05", r"$\eta$ = 0.2"]
+
+
+def test_alignment_is_drawn_against_training_accuracy():
+    x, y = line(FIGURES["gradient_alignment"], r"$\eta$ = 0.05")
+    np.testing.assert_allclose(x, 100 * BY_LR[0].series["train_accuracy"])
+    np.testing.assert_allclose(y, 0.2)
+    flat = sharpest_criteria.random_alignment(BY_LR[0])
+    assert set(line(FIGURES["gradient_alignment"], "random vector")[1]) == {flat}
+
+
+def test_changes_and_surfaces_are_relative_to_the_loss():
+    _, y = line(FIGURES["step_changes"], r"$\alpha$ = 2")
+    np.testing.assert_allclose(y, 0.1)
+    first, third, fourth, _ = FIGURES["surfaces"].axes
+    for axes, steep in ((first, 0.1), (third, 0.02), (fourth, 0.01)):
+        x, y = points(axes.get_lines()[0])
+        np.testing.assert_allclose(y, steep * x**2, atol=1e-12)
+
+
+def test_a_rule_is_named_and_marked_where_it_sets_in():
+    sharpness, losses, accuracy = FIGURES["rules"].axes
+    _, variant, mark = sharpness.get_lines()
+    np.testing.assert_allclose(points(variant)[1], RULES[1].arrays["top_values"][:, 0])
+    assert points(mark)[0][0] == pytest.approx(0.05 * 50)
+    np.testing.assert_allclose(points(losses.get_lines()[0])[1], sharpest_criteria.loss(RULES[0]))
+    assert [t.get_text() for t in accuracy.get_legend().get_texts()] == [
+        "SGD",
+        "only along $e_1$",
+    ]
+
+
+def test_the_largest_values_are_drawn_against_the_number_of_directions():
+    left, right = FIGURES["against_directions"].axes
+    x, y = points(left.get_lines()[0])
+    np.testing.assert_allclose(x, [0, 1, 5])
+    np.testing.assert_allclose(y, [run.arrays["top_values"][:, 0].max() for run in NUDGED])
+    np.testing.assert_allclose(points(right.get_lines()[0])[1], 70)
