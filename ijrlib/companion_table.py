@@ -94,6 +94,51 @@ def _mlp_paper(lr: float, batch_size: int = 64) -> RunConfig:
     return _followed(config, config.steps // 400)
 
 
+# -- batch normalization ---------------------------------------------------------------------------
+
+NORMALIZED_STEPS = 4000
+NORMALIZED_LRS = (0.001, 0.01, 0.1, 1.0)
+
+
+def _normalized(lr: float, network: str = "mlp_300_100_bn") -> RunConfig:
+    """For a number of steps, as the learning rates are a thousand apart; measured more and more
+    seldom."""
+    when = [*every(39, 8), *every(399, 60, start=40), *every(NORMALIZED_STEPS, 360, start=400)]
+    return RunConfig(
+        dataset="fashion_mnist",
+        examples=5000,
+        network=network,
+        lr=lr,
+        steps=NORMALIZED_STEPS,
+        batch_size=128,
+        inputs="unit",
+        probe=250,
+        test_examples=1000,
+        measures={  # type: ignore[arg-type]
+            "accuracy": when,
+            "covariance": when,
+            "curvature": when,
+            "norms": when,
+        },
+    )
+
+
+def _normalized_paper(lr: float, network: str = "simple_cnn_bn") -> RunConfig:
+    config = _simple_cnn_paper(lr).replace(network=network)
+    when = [*every(39, 8), *every(399, 60, start=40), *every(config.steps, 360, start=400)]
+    return config.replace(
+        measures=dict.fromkeys(("accuracy", "covariance", "curvature", "norms"), when)
+    )
+
+
+PLAIN_LRS = (0.01, 1.0)
+NORMALIZED = tuple(map(_normalized, NORMALIZED_LRS)) + tuple(
+    _normalized(lr, "mlp_300_100") for lr in PLAIN_LRS
+)
+NORMALIZED_PAPER = tuple(map(_normalized_paper, NORMALIZED_LRS)) + tuple(
+    _normalized_paper(lr, "simple_cnn_be") for lr in PLAIN_LRS
+)
+
 EARLY = tuple(map(_simple_cnn, (0.02, 0.2)))
 EARLY_PAPER = tuple(map(_simple_cnn_paper, (0.02, 0.2)))
 BY_LR = tuple(map(_simple_cnn, (0.01, 0.1)))
@@ -119,6 +164,14 @@ FIGURES: Mapping[str, Figure] = {
         "stated in the text",
         BY_LR + EARLY + seeds(MLP_BY_LR + MLP_BY_BATCH, 2),
         BY_LR_PAPER + EARLY_PAPER + seeds(MLP_BY_LR_PAPER + MLP_BY_BATCH_PAPER, 2),
+    ),
+    "be05": Figure(
+        "Batch normalization",
+        "CIFAR-10, SimpleCNN-BN, B = 128, augmentation, η = 0.001 to 1; SimpleCNN, η = 0.01 and 1",
+        seeds(NORMALIZED, 2),
+        seeds(NORMALIZED_PAPER, 2),
+        "a perceptron 784-300-100-10 with and without batch normalization on 5,000 images of "
+        "Fashion-MNIST takes the place of SimpleCNN-BN and SimpleCNN",
     ),
     "be06": Figure(
         "λ_K from mini-batches and from single examples",

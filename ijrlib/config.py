@@ -41,6 +41,8 @@ NETWORKS = (
     "wrn10_2_cifar100",
     "simple_cnn_be",
     "mlp_300_100",
+    "simple_cnn_bn",
+    "mlp_300_100_bn",
 )
 INPUTS = ("standardized", "unit")
 DECAY_AT = (0.3, 0.6, 0.8)

@@ -26,6 +26,8 @@ GRADIENT_OPERATIONS = {
     "wrn10_2_cifar100": 266_087_424,
     "simple_cnn_be": 148_250_112,
     "mlp_300_100": 1_126_800,
+    "simple_cnn_bn": 148_250_112,
+    "mlp_300_100_bn": 1_126_800,
 }
 """Operations of one gradient of one example, forward and backward, as PyTorch's counter has them
 (a test counts again)."""
@@ -44,6 +46,8 @@ PARAMETERS = {
     "wrn10_2_cifar100": 315_316,
     "simple_cnn_be": 591_274,
     "mlp_300_100": 266_610,
+    "simple_cnn_bn": 591_658,
+    "mlp_300_100_bn": 267_410,
 }
 """m of each network."""
 

@@ -2,6 +2,11 @@
 
 A measure returns numbers (columns of the series) and arrays (stacked over the measured steps).  It
 leaves the model as it was and draws no random numbers from the global generator.
+
+With batch normalization H, G, ⟨J⟩ and the gradients of mini-batches are those of the function that
+SGD descends: each chunk of the probe, or mini-batch, is normalized by its own statistics.  Running
+statistics, which are left alone, serve where examples are taken one by one (logits, accuracy, K
+from single examples); measures that need J_x of an example refuse such a network in training mode.
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ from functools import cached_property
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ijrlib import geometry, logits, parallel
 from ijrlib.conventions import (
@@ -65,6 +71,8 @@ WIDTH_RISE = 1.2
 WIDTH_LIMITS = (0.25, 64.0)
 WIDTH_RTOL = 0.02
 """α*: by which factor the loss rises, between which α that is looked for and how well."""
+
+COVARIANCE_TOP = 5
 
 TRACE_SAMPLES = 10
 
@@ -250,16 +258,19 @@ def _accuracy(z: Tensor, y: Tensor) -> float:
 
 def norms(state: State) -> Values:
     """⟨‖z‖⟩, ⟨|1ᵀz|⟩, ‖θ‖, ‖θ − θ(0)‖ and, as array layer_norms, the norm of each weight (no
-    biases)."""
+    biases); last_scale_norm, ‖γ‖ of the last batch normalization, where there is one."""
     theta = flatten(p.detach() for p in trainable(state.model).values())
     weights = [p.detach() for p in trainable(state.model).values() if p.ndim > 1]
-    return {
+    out: Values = {
         "logit_norm": float(state.train_z.norm(dim=-1).mean()),
         "logit_sum": float(state.train_z.sum(-1).abs().mean()),
         "weight_norm": float(theta.norm()),
         "distance": float((theta - state.initial).norm()),
         "layer_norms": np.array([float(w.norm()) for w in weights]),
     }
+    if scales := [m.weight for m in state.model.modules() if isinstance(m, _BatchNorm)]:
+        out["last_scale_norm"] = float(scales[-1].norm())
+    return out
 
 
 def theorem_2(state: State) -> Values:
@@ -485,19 +496,29 @@ def covariance(state: State) -> Values:
 
     Columns covariance_norm and covariance_trace from L mini-batches of M of the first L·M training
     examples (:func:`~ijrlib.conventions.covariance_batches`), covariance_norm_single and
-    covariance_trace_single from each example of the probe, M = 1.  Costs one gradient of the former
-    and about seven of the latter.  Keeps as many gradients as the probe has examples.
+    covariance_trace_single from each example of the probe, M = 1.  gradient_over_top:
+    ‖g‖/‖g_5‖, g the mean of the former and g_5 its projection on the first ``COVARIANCE_TOP``
+    eigenvectors of K; nan where there are fewer.  Costs one gradient of the former and about seven
+    of the latter.  Keeps as many gradients as the probe has examples.
     """
     x, y = state.train
     count, size = covariance_batches(len(x))
-    batches = (x[: count * size], y[: count * size])
     loss = LOSSES[state.loss]
-    out: Values = {}
-    for name, data, batch_size in (("", batches, size), ("_single", state.probe, 1)):
-        found = gradient_covariance(state.model, loss, data, batch_size=batch_size)
-        out[f"covariance_norm{name}"] = float(found.eigenvalues[0])
-        out[f"covariance_trace{name}"] = found.trace
-    return out
+    found = gradient_covariance(
+        state.model, loss, (x[: count * size], y[: count * size]), batch_size=size
+    )
+    known = int((found.mixing != 0).any(0).sum())
+    top = found.eigenvectors(COVARIANCE_TOP).T @ found.mean
+    ratio = float(found.mean.norm() / top.norm()) if known >= COVARIANCE_TOP else float("nan")
+    with evaluation_mode(state.model):
+        single = gradient_covariance(state.model, loss, state.probe)
+    return {
+        "covariance_norm": float(found.eigenvalues[0]),
+        "covariance_trace": found.trace,
+        "gradient_over_top": ratio,
+        "covariance_norm_single": float(single.eigenvalues[0]),
+        "covariance_trace_single": single.trace,
+    }
 
 
 def break_even(state: State) -> Values:

@@ -1,4 +1,4 @@
-"""The nine networks of the paper (its Appendix E.2) and two of its companions, one function each.
+"""The nine networks of the paper (its Appendix E.2) and those of its companions.
 
 Parameter counts match the paper's exactly; `tests/test_networks.py` holds them.
 """
@@ -64,17 +64,17 @@ def simple_cnn(classes: int = 10) -> nn.Sequential:
     )
 
 
-def simple_cnn_break_even(classes: int = 10) -> nn.Sequential:
-    """SimpleCNN of Jastrzebski et al. (2020): all convolutions 'same' and with bias."""
+def simple_cnn_break_even(classes: int = 10, batch_norm: bool = False) -> nn.Sequential:
+    """SimpleCNN of Jastrzebski et al. (2020): all convolutions 'same' and with bias.  With
+    ``batch_norm``, SimpleCNN-BN: batch normalization after each of them."""
 
     def block(inputs: int, filters: int) -> list[nn.Module]:
-        return [
-            nn.Conv2d(inputs, filters, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(filters, filters, 3, padding=1),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-        ]
+        layers: list[nn.Module] = []
+        for channels in (inputs, filters):
+            layers.append(nn.Conv2d(channels, filters, 3, padding=1))
+            layers += [nn.BatchNorm2d(filters)] if batch_norm else []
+            layers.append(nn.ReLU())
+        return [*layers, nn.MaxPool2d(2)]
 
     return nn.Sequential(
         *block(3, 32),
@@ -86,16 +86,15 @@ def simple_cnn_break_even(classes: int = 10) -> nn.Sequential:
     )
 
 
-def multilayer_perceptron(classes: int = 10) -> nn.Sequential:
-    """784-300-100-classes with ReLU and bias (Jastrzebski et al. 2020)."""
-    return nn.Sequential(
-        nn.Flatten(),
-        nn.Linear(28 * 28, 300),
-        nn.ReLU(),
-        nn.Linear(300, 100),
-        nn.ReLU(),
-        nn.Linear(100, classes),
-    )
+def multilayer_perceptron(classes: int = 10, batch_norm: bool = False) -> nn.Sequential:
+    """784-300-100-classes with ReLU and bias (Jastrzebski et al. 2020).  With ``batch_norm``, batch
+    normalization before each ReLU; not in a paper."""
+    layers: list[nn.Module] = [nn.Flatten()]
+    for inputs, units in ((28 * 28, 300), (300, 100)):
+        layers.append(nn.Linear(inputs, units))
+        layers += [nn.BatchNorm1d(units)] if batch_norm else []
+        layers.append(nn.ReLU())
+    return nn.Sequential(*layers, nn.Linear(100, classes))
 
 
 def vgg(classes: int = 10) -> nn.Sequential:
@@ -207,11 +206,14 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     # of the companion papers
     "simple_cnn_be": simple_cnn_break_even,
     "mlp_300_100": multilayer_perceptron,
+    "simple_cnn_bn": partial(simple_cnn_break_even, batch_norm=True),
+    "mlp_300_100_bn": partial(multilayer_perceptron, batch_norm=True),
 }
 """Name -> constructor without arguments."""
 
 INPUT_SHAPES: dict[str, tuple[int, int, int]] = {
-    name: (1, 28, 28) if name in ("3fcn_mnist", "mlp_300_100") else (3, 32, 32) for name in NETWORKS
+    name: (1, 28, 28) if name.startswith(("3fcn_mnist", "mlp")) else (3, 32, 32)
+    for name in NETWORKS
 }
 """Name -> (channels, height, width) of one example."""
 

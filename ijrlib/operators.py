@@ -582,6 +582,7 @@ class GradientCovariance:
     Attributes:
         eigenvalues: of the estimate, largest first, shape (L,), float64; the last one is 0.
         trace: their sum.
+        mean: g, shape (m,).
         deviations: g_i − g, shape (L, m).
         mixing: columns c with the unit eigenvector Σ_i c_i (g_i − g), shape (L, L), float64; zero
             where the eigenvalue is.
@@ -589,6 +590,7 @@ class GradientCovariance:
 
     eigenvalues: Tensor
     trace: float
+    mean: Tensor
     deviations: Tensor
     mixing: Tensor
 
@@ -637,7 +639,8 @@ def gradient_covariance(
     for i in passes.mine:
         rows[i] = flatten(_gradient(loss(passes.logits(i), pairs[i][1]), passes.tensors))
     summed(rows)
-    rows -= rows.mean(0)
+    mean = rows.mean(0)
+    rows -= mean
     products = torch.zeros(count, count, dtype=torch.float64, device=rows.device)
     for part in rows.split(1 << 18, dim=1):  # in single precision where the model is
         products += part @ part.T
@@ -648,7 +651,7 @@ def gradient_covariance(
     mixing = torch.where(known, vectors / torch.where(known, lengths, 1.0), 0.0)
     scale = batch_size * (n - 1) / ((n - batch_size) * count)
     eigenvalues = values * scale
-    return GradientCovariance(eigenvalues, float(eigenvalues.sum()), rows, mixing)
+    return GradientCovariance(eigenvalues, float(eigenvalues.sum()), mean, rows, mixing)
 
 
 @torch.enable_grad()

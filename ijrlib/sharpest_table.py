@@ -136,14 +136,14 @@ FIGURES: Mapping[str, Figure] = {
     "sd07": Figure(
         "Following the sharpest direction alone, and everything but it",
         "CIFAR-10, SimpleCNN, from the last iteration of the run with η = 0.005 on",
-        seeds((BASE, *VARIANTS), SEEDS),
+        seeds((BASE, *VARIANTS), 2),
         VARIANTS_PAPER,
         STAND_IN,
     ),
     "sd08": Figure(
         "Nudged-SGD",
         "CIFAR-10, ResNet-32, η = 0.01, γ = 0.01, several K",
-        seeds((BASE, *NUDGED_BY_K), SEEDS),
+        seeds((BASE, *NUDGED_BY_K), 2),
         NUDGED_PAPER,
         STAND_IN,
     ),

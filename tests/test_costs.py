@@ -11,7 +11,7 @@ from ijrlib.config import RunConfig
 
 @pytest.mark.parametrize("name", configuration.NETWORKS)
 def test_operations_and_parameters_of_each_network_are_counted_again(name):
-    model = networks.build(name, "default", 0)
+    model = networks.build(name, "default", 0).eval()
     x = torch.zeros(1, *networks.INPUT_SHAPES[name])
     with FlopCounterMode(display=False) as counter:
         model(x).sum().backward()

@@ -521,6 +521,73 @@ def test_the_covariance_is_that_of_the_gradients_of_single_examples():
         assert out[f"covariance_trace{name}"] == pytest.approx(float(expected.sum()), rel=1e-10)
 
 
+def test_the_gradient_is_held_against_its_part_in_the_top_of_the_covariance():
+    """‖g‖/‖g_5‖, g_5 on the five top eigenvectors of the explicit covariance of mini-batches."""
+    x, y = dense.examples(100)
+    s = state(train=(x, y))
+    parts = [slice(4 * i, 4 * i + 4) for i in range(25)]
+    rows = torch.stack([dense.gradient(s.model, s.loss, x[part], y[part]) for part in parts])
+    g = rows.mean(0)
+    top = torch.linalg.eigh((rows - g).T @ (rows - g))[1][:, -measures.COVARIANCE_TOP :]
+    out = measures.covariance(s)
+    assert out["gradient_over_top"] == pytest.approx(float(g.norm() / (top.T @ g).norm()), rel=1e-8)
+    assert out["gradient_over_top"] > 1
+
+
+def test_with_too_few_mini_batches_there_is_no_top_of_the_covariance():
+    s = state()
+    s.train = tuple(part[:5] for part in s.train)
+    assert np.isnan(measures.covariance(s)["gradient_over_top"])
+
+
+def normalized_by_the_batch():
+    """A state whose network is in training mode, the whole probe being one chunk."""
+    s = state("batch normalization", chunk=N)
+    s.model.train()
+    return s
+
+
+def test_curvature_with_batch_normalization_is_that_of_the_function_that_sgd_descends():
+    """H by differentiating the loss of the whole probe, normalized by its own statistics."""
+    s = normalized_by_the_batch()
+    oracle = copy.deepcopy(s.model)
+    values = torch.linalg.eigvalsh(dense.hessian(oracle, s.loss, *s.probe))
+    out = measures.curvature(s)
+    assert out["sharpness"] == pytest.approx(float(values[-1]), rel=4e-3)
+    running = torch.linalg.eigvalsh(dense.hessian(oracle.eval(), s.loss, *s.probe))
+    assert out["sharpness"] != pytest.approx(float(running[-1]), rel=0.05)
+
+
+def test_with_batch_normalization_k_is_normalized_by_mini_batches_and_for_one_by_running_ones():
+    x, y = dense.examples(100)
+    s = normalized_by_the_batch()
+    s.train = (x, y)
+    oracle = copy.deepcopy(s.model)
+    parts = [slice(4 * i, 4 * i + 4) for i in range(25)]
+    rows = torch.stack([dense.gradient(oracle, s.loss, x[part], y[part]) for part in parts])
+    rows = rows - rows.mean(0)
+    scale = 4 * 99 / (96 * 25)
+    running = copy.deepcopy(s.model).eval()
+    x, y = s.probe
+    one = torch.stack(
+        [dense.gradient(running, s.loss, x[i : i + 1], y[i : i + 1]) for i in range(N)]
+    )
+    one = one - one.mean(0)
+    out = measures.covariance(s)
+    assert out["covariance_trace"] == pytest.approx(scale * float(rows.square().sum()), rel=1e-10)
+    assert out["covariance_trace_single"] == pytest.approx(float(one.square().sum()) / N, rel=1e-10)
+    assert s.model.training
+
+
+def test_the_scale_of_the_last_batch_normalization_is_kept():
+    s = state("batch normalization")
+    last = next(m for m in reversed(list(s.model.modules())) if isinstance(m, nn.BatchNorm2d))
+    with torch.no_grad():
+        last.weight.copy_(torch.tensor([3.0, 0.0, -4.0]))
+    assert measures.norms(s)["last_scale_norm"] == pytest.approx(5.0)
+    assert "last_scale_norm" not in measures.norms(state())
+
+
 @pytest.mark.parametrize(
     ("examples", "expected"), [(5000, (25, 128)), (3200, (25, 128)), (100, (25, 4)), (9, (9, 1))]
 )

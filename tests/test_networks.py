@@ -25,6 +25,9 @@ COMPANIONS = {  # Jastrzebski et al. 2020, Appendix C: weights and biases, layer
     "simple_cnn_be": 32 * 28 + 32 * 289 + 64 * 289 + 64 * 577 + 4097 * 128 + 129 * 10,
     "mlp_300_100": 785 * 300 + 301 * 100 + 101 * 10,
 }
+# a scale and a shift for each channel or unit that is normalized
+COMPANIONS["simple_cnn_bn"] = COMPANIONS["simple_cnn_be"] + 2 * (32 + 32 + 64 + 64)
+COMPANIONS["mlp_300_100_bn"] = COMPANIONS["mlp_300_100"] + 2 * (300 + 100)
 SMALL = [name for name in networks.NETWORKS if not name.startswith("wrn28")]
 
 
@@ -70,7 +73,7 @@ def test_the_networks_of_the_curvature_figures_have_no_normalization_and_no_drop
 def test_the_convolutions_have_a_bias_in_vgg_and_the_companions_network_only():
     for name in SMALL:
         biased = {module.bias is not None for module in layers(networks.build(name), nn.Conv2d)}
-        assert biased <= {name.startswith("vgg") or name == "simple_cnn_be"}
+        assert biased <= {name.startswith("vgg") or name in ("simple_cnn_be", "simple_cnn_bn")}
 
 
 def test_resnet_shortcuts_subsample_and_pad_with_zero_channels():
