@@ -269,7 +269,7 @@ def norms(state: State) -> Values:
         "layer_norms": np.array([float(w.norm()) for w in weights]),
     }
     if scales := [m.weight for m in state.model.modules() if isinstance(m, _BatchNorm)]:
-        out["last_scale_norm"] = float(scales[-1].norm())
+        out["last_scale_norm"] = float(scales[-1].detach().norm())
     return out
 
 
