@@ -1,7 +1,8 @@
 """Measuring functions behind the claims of the companion papers.
 
 Conventions as in :mod:`ijrlib.criteria`.  Thresholds were fixed on 2026-11-27, after one trial of
-SimpleCNN at η = 0.1 with augmentation that is not stored, and before the runs that are.
+SimpleCNN at η = 0.1 with augmentation that is not stored, and before the runs that are; those of
+batch normalization likewise, after trials of a tenth of the length at η = 0.1 and 1.
 """
 
 from __future__ import annotations
@@ -138,6 +139,120 @@ def batch_and_single(runs: Sequence[Run]) -> Measurement:
     ratio = (frame[K] / frame[SINGLE]).median()
     return Measurement(
         f"r = {r:.2f}; the former is × {ratio:.2f} the latter (median)", r >= LEAST_CORRELATION
+    )
+
+
+# -- batch normalization ---------------------------------------------------------------------------
+
+DECAYED = 0.5
+CONDITIONED = 1.5
+CHANCE = 0.2
+"""Training accuracy up to which a network has learned nothing: twice that of ten equal classes."""
+
+
+def normalized(runs: Sequence[Run], batch_norm: bool = True) -> list[Run]:
+    """The runs of networks with batch normalization, or those without."""
+    found = [run for run in _some(runs) if run.config.network.endswith("_bn") == batch_norm]
+    if not found:
+        raise NotMeasured(f"no run {'with' if batch_norm else 'without'} batch normalization")
+    return found
+
+
+def later(run: Run, name: str) -> pd.Series:
+    """A quantity after the first measurement, at which runs with one seed are all the same."""
+    values = quantity(run, name).iloc[1:]
+    if values.empty:
+        raise NotMeasured(f"{run.config.name}: one measurement of {name}")
+    return values
+
+
+def largest_later(runs: Sequence[Run], name: str, rising: bool) -> Measurement:
+    """:func:`largest` over η of the runs with batch normalization, after the first measurement."""
+    return ordered(normalized(runs), "lr", rising, lambda run: float(later(run, name).max()))
+
+
+def diverges_without(runs: Sequence[Run]) -> Measurement:
+    """How training ends without batch normalization with the largest η, and with it."""
+    pair = []
+    for batch_norm in (False, True):
+        some = normalized(runs, batch_norm)
+        lr = max(run.config.lr for run in some)
+        pair.append([run for run in some if run.config.lr == lr])
+    ends = [[float(phases.column(run, "train_accuracy").iloc[-1]) for run in part] for part in pair]
+    diverged = [run.provenance["status"] == "diverged" for run in pair[0]]
+    text = "; ".join(
+        f"{name} at η = {part[0].config.lr:g}: {min(end):.0%} to {max(end):.0%}"
+        for name, part, end in zip(("without", "with"), pair, ends, strict=True)
+    )
+    lost = all(bad or end <= CHANCE for bad, end in zip(diverged, ends[0], strict=True))
+    return Measurement(
+        f"training accuracy at the end {text}; {sum(diverged)} of {len(diverged)} ended early",
+        lost and min(ends[1]) > CHANCE,
+    )
+
+
+def conditioned_alike(runs: Sequence[Run]) -> Measurement:
+    """Batch normalization at its smallest η against none at its smallest one: the median of
+    ‖g‖/‖g_5‖ and the largest λ_K and Tr K/λ_K after the first measurement, means over seeds."""
+    found = []
+    for batch_norm in (True, False):
+        some = normalized(runs, batch_norm)
+        lr = min(run.config.lr for run in some)
+        some = [run for run in some if run.config.lr == lr]
+        found.append(
+            [
+                float(np.mean([later(run, "gradient_over_top").median() for run in some])),
+                float(np.mean([later(run, K).max() for run in some])),
+                float(np.mean([later(run, "conditioning").max() for run in some])),
+            ]
+        )
+    (g, norm, ratio), (g_plain, norm_plain, ratio_plain) = found
+    return Measurement(
+        f"‖g‖/‖g_5‖ {g:.2f} with and {g_plain:.2f} without; λ_K {norm:.3g} and {norm_plain:.3g}; "
+        f"Tr K/λ_K {ratio:.3g} and {ratio_plain:.3g}",
+        g <= CONDITIONED * g_plain
+        and ratio <= CONDITIONED * ratio_plain
+        and norm >= norm_plain / CONDITIONED,
+    )
+
+
+def starts_high(runs: Sequence[Run]) -> Measurement:
+    """The median of λ_K over the second half of the steps as a share of the first λ_K: the least
+    at the smallest η and the largest at all others."""
+    shares: dict[float, list[float]] = {}
+    for run in normalized(runs):
+        values = phases.column(run, K)
+        late = values.loc[values.index >= run.config.steps / 2].median()
+        shares.setdefault(run.config.lr, []).append(float(late / values.iloc[0]))
+    if len(shares) < 2:
+        raise NotMeasured("runs of one lr only")
+    smallest = min(shares)
+    others = max(max(found) for lr, found in shares.items() if lr != smallest)
+    return Measurement(
+        f"× {min(shares[smallest]):.2f} at η = {smallest:g}, at most × {others:.2f} at the others",
+        others <= DECAYED < min(shares[smallest]),
+    )
+
+
+def scale_falls_first(runs: Sequence[Run]) -> Measurement:
+    """‖γ‖ of the last batch normalization at the second measurement against the first, for the
+    largest and the smallest η."""
+    some = normalized(runs)
+    lrs = max(run.config.lr for run in some), min(run.config.lr for run in some)
+    if lrs[0] == lrs[1]:
+        raise NotMeasured("runs of one lr only")
+    found = []
+    for lr in lrs:
+        ratios = []
+        for run in (run for run in some if run.config.lr == lr):
+            values = phases.column(run, "last_scale_norm")
+            if len(values) < 2:
+                raise NotMeasured(f"{run.config.name}: one measurement of ‖γ‖")
+            ratios.append(float(values.iloc[1] / values.iloc[0]))
+        found.append(ratios)
+    return Measurement(
+        f"× {max(found[0]):.3f} at η = {lrs[0]:g}, × {min(found[1]):.4f} at η = {lrs[1]:g}",
+        max(found[0]) < 1 <= min(found[1]),
     )
 
 

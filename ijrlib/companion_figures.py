@@ -21,6 +21,7 @@ from ijrlib.companion_criteria import (
     SINGLE,
     WIDTH,
     K,
+    normalized,
     quantity,
     reference,
     slowing,
@@ -49,6 +50,7 @@ LABELS = {
     "covariance_trace": r"$\mathrm{Tr}\,K$",
     "hessian_trace": r"$\mathrm{Tr}\,H$",
     "step_width": r"step width $\alpha^*$",
+    "last_scale_norm": r"$\|\gamma\|$ of the last normalization",
     "growth": r"growth of $E[\psi^2]$ a step",
 }
 
@@ -128,6 +130,36 @@ def largest(runs: Sequence[Any], by: str) -> Figure:
         axes.tick_params(labelsize=7, which="both")
         axes.tick_params(axis="x", labelrotation=60)
     panels[0].set_ylabel("largest along the way", fontsize=8)
+    return figure
+
+
+@styled
+def batch_normalization(runs: Sequence[Any]) -> Figure:
+    """λ_K, λ_H, Tr K/λ_K and ‖γ‖ of the last batch normalization against the step, whose axis is
+    linear up to ten and logarithmic beyond; a colour for each η, a line for each seed, grey and
+    dashed without batch normalization at its smallest η."""
+    figure, grid = plt.subplots(2, 2, figsize=(8.4, 5.4), sharex=True)
+    names = (K, "sharpness", "conditioning", "last_scale_norm")
+    lrs = sorted({run.config.lr for run in normalized(runs)})
+    for axes, name in zip(grid.flat, names, strict=True):
+        for run in normalized(runs):
+            k = lrs.index(run.config.lr)
+            values = quantity(run, name)
+            label = setting(run, "lr") if run.config.seed == runs[0].config.seed else None
+            axes.plot(values.index, values, color=COLORS[k], linestyle=STYLES[k], label=label)
+        if name != "last_scale_norm":
+            plain = normalized(runs, batch_norm=False)
+            lr = min(run.config.lr for run in plain)
+            for run in (run for run in plain if run.config.lr == lr):
+                values = quantity(run, name)
+                label = f"without, {setting(run, 'lr')}" if run is plain[0] else None
+                axes.plot(values.index, values, color=GREY, linestyle=(0, (4, 2)), label=label)
+        axes.set_xscale("symlog", linthresh=10)
+        axes.set_yscale("log")
+        axes.set_ylabel(LABELS[name])
+    for axes in grid[1]:
+        axes.set_xlabel("step")
+    grid[0, 1].legend(fontsize=7.5)
     return figure
 
 

@@ -364,6 +364,7 @@ def _heading(figure: str) -> str:
         "ejr": "Explicit regularisation",
         "be02": "Break-even point: Figure 2",
         "be03": "Break-even point: Figures 3 and 4",
+        "be05": "Break-even point: Figure 5",
         "be06": "Break-even point: Figure 6",
         "bemodel": "Break-even point: the model",
         "sd01": "Sharpest directions: Figures 1 and 2",

@@ -156,7 +156,7 @@ FIGURES: Mapping[str, Figure] = {
     ),
     "unrun": Figure(
         "What is out of a laptop's reach, or of this library's",
-        "break-even point: Figures 1, 5, 7 to 18; sharpest directions: Figures 9 to 12, 18, 21",
+        "break-even point: Figures 1, 7 to 18; sharpest directions: Figures 9 to 12, 18, 21",
         (),
         VGG_PAPER,
     ),

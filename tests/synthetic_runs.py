@@ -299,6 +299,9 @@ def break_even_run(
     series["jacobian_norm_sq"] = 100 * level
     series["impurity_mean"] = 0.1 + 0.2 * np.exp(-(((step - 80) / 40) ** 2))
     series["train_accuracy"] = 0.2 + 0.7 * step / 100
+    if network.endswith("_bn"):
+        series["last_scale_norm"] = 10 + np.where(lr > 0.5, -1, 1) * step / 100
+    series["gradient_over_top"] = 1.5
     return Run(config, series, {}, dict(PROVENANCE))
 
 

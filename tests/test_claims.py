@@ -416,6 +416,49 @@ for _key, _column, _up in (
     )
 
 
+def batch_norm(column: str = "step_width", power: float = 0.0, plain: float = 1.0) -> list[Run]:
+    """Two seeds over η with batch normalization, whose λ_K falls from 40/η but for the smallest η,
+    a column multiplied by a power of η; without, a column multiplied by ``plain``."""
+    runs = companions("lr", (0.001, 0.1, 1.0), column, power, network="mlp_300_100_bn")
+    step = runs[0].series["step"]
+    for run in runs:
+        lr = run.config.lr
+        fall = np.exp(-step / 20) if lr > 0.001 else 1.0 + 0 * step
+        for name in ("covariance_norm", "covariance_trace"):
+            run.series[name] = (40 if name == "covariance_norm" else 400) / lr * fall
+        if column in ("covariance_norm", "covariance_trace"):
+            run.series[column] *= lr**power
+    without = [break_even_run(0.01, seed, network="mlp_300_100") for seed in (0, 1)]
+    without += [break_even_run(1.0, seed, network="mlp_300_100") for seed in (0, 1)]
+    for run in without:
+        if run.config.lr == 1.0:
+            run.series["train_accuracy"] = 0.15 * plain
+    if column in runs[0].series:
+        without = [scaled(run, column, plain) for run in without]
+    return [*runs, *without]
+
+
+CASES |= {
+    "be05-k": (batch_norm(), batch_norm("covariance_norm", 2.0)),
+    "be05-h": (batch_norm(), batch_norm("sharpness", 2.0)),
+    "be05-conditioning": (
+        batch_norm("covariance_trace", 0.5),
+        batch_norm("covariance_trace", -0.5),
+    ),
+    "be05-diverges": (batch_norm(), batch_norm(plain=3.0)),
+    "be05-small-lr": (batch_norm(), batch_norm("gradient_over_top", plain=0.5)),
+    "be05-decays": (
+        batch_norm(),
+        [
+            with_columns(run, covariance_norm=run.series["covariance_norm"].iloc[0])
+            for run in batch_norm()
+        ],
+    ),
+    "be05-scale": (
+        batch_norm(),
+        [with_columns(run, last_scale_norm=10 + run.series["step"]) for run in batch_norm()],
+    ),
+}
 SHARP = sharpest_run()
 FALLEN = PHASES.series["train_accuracy"] - 0.1 * ((STEP > 100) & (STEP % 60 == 0))
 

@@ -1,6 +1,8 @@
 """Measuring functions of the companion papers' claims, on runs made up so that the answer is
 known."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -156,3 +158,45 @@ def test_the_jacobian_parts_where_it_is_half_that_of_the_smallest_learning_rate(
         companion_criteria.parting(small, [small, large])
     other = break_even_run(lr=0.01, seed=1)
     assert companion_criteria.reference(large, [small, large, other]) is small
+
+
+def normalized(lr, seed=0, **columns):
+    run = break_even_run(lr=lr, seed=seed, network="mlp_300_100_bn")
+    return dataclasses.replace(run, series=run.series.assign(**columns))
+
+
+def test_maxima_with_batch_normalization_leave_out_the_start_that_runs_share():
+    runs = [normalized(lr, seed) for seed in (0, 1) for lr in (0.01, 0.1)]
+    for run in runs:
+        run.series.loc[0, "sharpness"] = 1e6
+    assert companion_criteria.largest_later(runs, "sharpness", rising=False).holds
+    assert not companion_criteria.largest(runs, "sharpness", "lr", rising=False).holds
+
+
+def test_a_network_without_batch_normalization_diverges_by_status_or_by_chance():
+    with_norm = normalized(1.0)
+    plain = break_even_run(lr=1.0, network="mlp_300_100")
+    assert not companion_criteria.diverges_without([with_norm, plain]).holds
+    ended = dataclasses.replace(plain, provenance={**plain.provenance, "status": "diverged"})
+    assert companion_criteria.diverges_without([with_norm, ended]).holds
+    chance = dataclasses.replace(plain, series=plain.series.assign(train_accuracy=0.1))
+    assert companion_criteria.diverges_without([with_norm, chance]).holds
+    lost = dataclasses.replace(with_norm, series=with_norm.series.assign(train_accuracy=0.1))
+    assert not companion_criteria.diverges_without([lost, chance]).holds
+
+
+def test_small_and_moderate_eta_are_compared_with_and_without_batch_normalization():
+    runs = [normalized(0.001), normalized(1.0), break_even_run(0.01, network="mlp_300_100")]
+    found = companion_criteria.conditioned_alike(runs)
+    assert found.value.startswith("‖g‖/‖g_5‖ 1.50 with and 1.50 without")
+    with pytest.raises(NotMeasured, match="without batch normalization"):
+        companion_criteria.conditioned_alike(runs[:2])
+
+
+def test_lambda_k_that_stays_high_at_the_smallest_eta_alone_has_decayed_as_claimed():
+    step = normalized(0.1).series["step"]
+    high, low = 60.0 + 0 * step, 60.0 * np.exp(-step / 20)
+    small, large = (normalized(lr, covariance_norm=v) for lr, v in ((0.001, high), (1.0, low)))
+    assert companion_criteria.starts_high([small, large]).holds
+    assert not companion_criteria.starts_high([normalized(0.001, covariance_norm=low), large]).holds
+    assert not companion_criteria.starts_high([small, normalized(1.0, covariance_norm=high)]).holds

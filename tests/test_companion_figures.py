@@ -16,7 +16,10 @@ from ijrlib import companion_criteria, companion_figures
 PAIR = [break_even_run(lr=lr) for lr in (0.2, 0.02)]
 SEEDS = [break_even_run(lr=lr, seed=seed) for seed in (0, 1) for lr in (0.01, 0.1)]
 LR = np.linspace(0.1, 3, 5)
+NORMALIZED = [break_even_run(lr=lr, network="mlp_300_100_bn") for lr in (1.0, 0.001)]
+PLAIN = [break_even_run(lr=lr, network="mlp_300_100") for lr in (1.0, 0.01)]
 FIGURES = {
+    "batch_normalization": companion_figures.batch_normalization(NORMALIZED + PLAIN),
     "stability": companion_figures.mean_square_stability(LR, {"S = 1": (LR, 2 * LR, 0 * LR)}),
     "early_phase": companion_figures.early_phase(PAIR),
     "largest": companion_figures.largest(SEEDS, "lr"),
@@ -30,7 +33,7 @@ def test_every_figure_is_an_opaque_card(name):
     card(FIGURES[name])
 
 
-@pytest.mark.parametrize("name", ["stability", "batch_and_single"])
+@pytest.mark.parametrize("name", ["stability", "batch_and_single", "batch_normalization"])
 def test_axes_are_labelled(name):
     labelled(FIGURES[name])
 
@@ -70,6 +73,17 @@ def test_the_largest_values_are_points_for_each_run_and_a_line_through_their_mea
     for dot, (lr, values) in zip(dots, expected.items(), strict=True):
         np.testing.assert_allclose(points(dot)[0], lr)
         np.testing.assert_allclose(points(dot)[1], values)
+
+
+def test_batch_normalization_is_drawn_for_every_eta_beside_one_run_without():
+    norm, _, conditioning, scale = FIGURES["batch_normalization"].axes
+    drawn = [points(entry)[1] for entry in norm.get_lines()]
+    np.testing.assert_allclose(drawn[0], NORMALIZED[0].series["covariance_norm"])
+    np.testing.assert_allclose(drawn[2], PLAIN[1].series["covariance_norm"])
+    assert [len(axes.get_lines()) for axes in (norm, conditioning, scale)] == [3, 3, 2]
+    np.testing.assert_allclose(
+        points(scale.get_lines()[1])[1], NORMALIZED[1].series["last_scale_norm"]
+    )
 
 
 def test_a_quantity_that_no_run_has_leaves_its_panel_empty():
