@@ -27,6 +27,7 @@ FIGURES: Mapping[str, Figure] = {
 SCALES = ("smoke", "laptop", "paper")
 SMOKE_STEPS = 12
 CHEAP = ("impurity", "accuracy", "autocast_check")  # measures of a few gradients
+SPECTRA = ("spectrum", "sharpest")  # measures of hundreds of gradients
 LARGE = ("vgg", "simple_cnn_be")  # what is measured of 32 examples takes minutes in all
 SMALLER = {"vgg_cifar100": "wrn10_2_cifar100"}
 """What takes a network's place at smoke scale: at the start of training its hundred outputs are all
@@ -76,7 +77,7 @@ def smoke(config: RunConfig) -> RunConfig:
         if name == "trajectory":
             return every(SMOKE_STEPS)
         seldom = config.network in LARGE and name not in CHEAP
-        least = SMOKE_STEPS if name == "spectrum" else SMOKE_STEPS // 3 if seldom else 1
+        least = SMOKE_STEPS if name in SPECTRA else SMOKE_STEPS // 3 if seldom else 1
         return [window(*w, least) for w in config.windows(name)]
 
     def window(start: int, stop: int, step: int, least: int) -> Window:

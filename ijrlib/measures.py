@@ -11,6 +11,7 @@ from single examples); measures that need J_x of an example refuse such a networ
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -504,9 +505,10 @@ def covariance(state: State) -> Values:
     x, y = state.train
     count, size = covariance_batches(len(x))
     loss = LOSSES[state.loss]
-    found = gradient_covariance(
-        state.model, loss, (x[: count * size], y[: count * size]), batch_size=size
-    )
+    batches = (x[: count * size], y[: count * size])
+    # a mini-batch of one has no statistics of its own
+    with evaluation_mode(state.model) if size == 1 else contextlib.nullcontext():
+        found = gradient_covariance(state.model, loss, batches, batch_size=size)
     known = int((found.mixing != 0).any(0).sum())
     top = found.eigenvectors(COVARIANCE_TOP).T @ found.mean
     ratio = float(found.mean.norm() / top.norm()) if known >= COVARIANCE_TOP else float("nan")

@@ -126,6 +126,7 @@ def test_at_smoke_scale_spectra_are_few_and_a_trajectory_has_all_steps():
             "alignment": [(0, 1201, 25)],
             "clusters": [(500, 1201, 50)],
             "spectrum": [(0, 1201, 25), (600, 1201, 100)],
+            "sharpest": [(0, 1201, 25)],
             "trajectory": [(100, 301, 1)],
         }
     )
@@ -133,6 +134,7 @@ def test_at_smoke_scale_spectra_are_few_and_a_trajectory_has_all_steps():
     assert small.measured_steps("alignment") == list(range(13))
     assert small.measured_steps("clusters") == list(range(5, 13))
     assert small.measured_steps("spectrum") == [0, 6, 12]
+    assert small.measured_steps("sharpest") == [0, 12]
     assert small.measured_steps("trajectory") == list(range(13))
 
 
