@@ -1,7 +1,7 @@
 """What a run costs, from its configuration: passes counted in gradients, gradients in operations.
 
 An estimate for planning.  Counted are the floating-point operations (a multiplication and an
-addition are two) of training passes and of measures; a data loader, small kernels and memory
+addition are two) of training passes and of measures; a data loader, small kernels and most memory
 traffic are not.  How far the estimate is from what stored runs took: chapter "What the runs cost".
 """
 
@@ -87,6 +87,15 @@ MEASURE_GRADIENTS = {
 }
 """Gradients of the probe that one measurement takes, about (:mod:`ijrlib.measures`)."""
 
+BASIS_VECTORS = {"spectrum": 540.0 * 35, "sharpest": 30.0 * 35}
+"""Products of an eigensolver times the basis vectors that each is made orthogonal to, about."""
+
+BYTES = 36.0
+"""Memory traffic for a basis vector's entry at a product: it is read nine times over."""
+
+BANDWIDTH = 1e10
+"""Bytes a second that two CPU cores move in such work, to a factor of two."""
+
 FORWARD = 1 / 3
 """A forward pass, in gradients."""
 
@@ -145,8 +154,20 @@ def _searches(config: RunConfig) -> float:
 
 
 def operations(config: RunConfig) -> float:
-    """Floating-point operations of a run."""
-    return gradients(config) * GRADIENT_OPERATIONS[config.network]
+    """Floating-point operations of a run: those of its gradients, and of their Gram matrices where
+    the covariance is measured."""
+    total = gradients(config) * GRADIENT_OPERATIONS[config.network]
+    pairs = config.probe**2 + covariance_batches(config.examples)[0] ** 2
+    times = len(config.measured_steps("covariance"))
+    return total + 2 * times * pairs * PARAMETERS[config.network]
+
+
+def moved_bytes(config: RunConfig) -> float:
+    """Memory traffic of eigensolvers that keep a basis: what a network with many parameters and few
+    operations waits for."""
+    vectors = sum(count * len(config.measured_steps(name)) for name, count in BASIS_VECTORS.items())
+    vectors += _searches(config) / 2 * 2 * (config.sharpest + 2)  # two gradients a product
+    return vectors * BYTES * PARAMETERS[config.network]
 
 
 def gpu_hours(config: RunConfig) -> float:
@@ -156,9 +177,9 @@ def gpu_hours(config: RunConfig) -> float:
 
 def cpu_seconds(config: RunConfig) -> float:
     """Seconds on two CPU cores that compute in bfloat16 at twice ``CPU_RATE`` (where the processor
-    has it), and the passes themselves."""
+    has it), the passes themselves, and the memory traffic of eigensolvers."""
     computing = operations(config) / CPU_RATE / (2 if config.autocast else 1)
-    return computing + PASS_SECONDS * passes(config)
+    return computing + PASS_SECONDS * passes(config) + moved_bytes(config) / BANDWIDTH
 
 
 def memory_bytes(config: RunConfig) -> float:

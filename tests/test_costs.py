@@ -66,6 +66,18 @@ def test_steps_along_the_sharpest_directions_have_their_mini_batches_and_a_rule_
     assert costs.gradients(rule) - costs.gradients(config) == pytest.approx(5 * 6 * 5 * 200)
 
 
+def test_gram_matrices_and_bases_of_eigensolvers_count_by_the_number_of_parameters():
+    config = RunConfig("cifar10", 5000, "6cnn", 0.1, 10, probe=200)
+    m = costs.PARAMETERS["6cnn"]
+    gradients = costs.GRADIENT_OPERATIONS["6cnn"]
+    both = config.replace(measures={"covariance": [(0, 2, 1)]})
+    more = costs.operations(both) - costs.gradients(both) * gradients
+    assert more == pytest.approx(2 * 2 * (200**2 + 25**2) * m)
+    assert costs.moved_bytes(config) == 0
+    spectra = config.replace(measures={"sharpest": [(0, 2, 1)], "spectrum": [(5, 6, 1)]})
+    assert costs.moved_bytes(spectra) == pytest.approx((2 * 30 + 540) * 35 * 36 * m)
+
+
 def test_the_estimate_is_within_a_factor_of_four_of_what_stored_runs_took():
     """The rate of two cores is stated to a factor of two; other work on the machine is the rest."""
     runs = [run for run in store.find() if run.provenance["device"] == "cpu"]
