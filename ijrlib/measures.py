@@ -74,6 +74,7 @@ WIDTH_RTOL = 0.02
 """α*: by which factor the loss rises, between which α that is looked for and how well."""
 
 COVARIANCE_TOP = 5
+"""The eigenvectors of K on which the gradient is projected (Figure 5 there)."""
 
 TRACE_SAMPLES = 10
 
