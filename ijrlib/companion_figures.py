@@ -155,11 +155,12 @@ def batch_normalization(runs: Sequence[Any]) -> Figure:
                 label = f"without, {setting(run, 'lr')}" if run is plain[0] else None
                 axes.plot(values.index, values, color=GREY, linestyle=(0, (4, 2)), label=label)
         axes.set_xscale("symlog", linthresh=10)
-        axes.set_yscale("log")
+        axes.set_yscale("linear" if name == "last_scale_norm" else "log")
         axes.set_ylabel(LABELS[name])
     for axes in grid[1]:
         axes.set_xlabel("step")
-    grid[0, 1].legend(fontsize=7.5)
+    handles, labels = grid[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), fontsize=7.5)
     return figure
 
 

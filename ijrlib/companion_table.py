@@ -125,6 +125,7 @@ def _normalized(lr: float, network: str = "mlp_300_100_bn") -> RunConfig:
 
 def _normalized_paper(lr: float, network: str = "simple_cnn_bn") -> RunConfig:
     config = _simple_cnn_paper(lr).replace(network=network)
+    config = config.replace(chunk=config.probe)  # normalized as one batch
     when = [*every(39, 8), *every(399, 60, start=40), *every(config.steps, 360, start=400)]
     return config.replace(
         measures=dict.fromkeys(("accuracy", "covariance", "curvature", "norms"), when)

@@ -270,7 +270,8 @@ def norms(state: State) -> Values:
         "distance": float((theta - state.initial).norm()),
         "layer_norms": np.array([float(w.norm()) for w in weights]),
     }
-    if scales := [m.weight for m in state.model.modules() if isinstance(m, _BatchNorm)]:
+    layers = [m for m in state.model.modules() if isinstance(m, _BatchNorm) and m.affine]
+    if scales := [layer.weight for layer in layers]:
         out["last_scale_norm"] = float(scales[-1].detach().norm())
     return out
 

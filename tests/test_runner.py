@@ -136,7 +136,10 @@ def test_a_run_with_running_statistics_and_momentum_resumes_bit_for_bit(
 
 
 def test_measuring_a_network_with_running_statistics_does_not_change_its_training(tmp_path):
-    watched = runner.run(BY_THE_BOOK, "cpu", tmp_path)
+    once = [(2, 3, 1)]
+    more = {"norms": once, "covariance": once, "curvature": once}
+    watched = BY_THE_BOOK.replace(measures=dict(BY_THE_BOOK.measures) | more)
+    watched = runner.run(watched, "cpu", tmp_path)
     seldom = BY_THE_BOOK.replace(measures={"accuracy": [(6, 7, 1)]})
     last = runner.run(seldom, "cpu", tmp_path).series.iloc[-1]
     for name in ("train_loss", "test_loss", "test_accuracy"):
