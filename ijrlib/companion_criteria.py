@@ -2,7 +2,8 @@
 
 Conventions as in :mod:`ijrlib.criteria`.  Thresholds were fixed on 2026-11-27, after one trial of
 SimpleCNN at η = 0.1 with augmentation that is not stored, and before the runs that are; those of
-batch normalization likewise, after trials of a tenth of the length at η = 0.1 and 1.
+batch normalization likewise, after trials of a tenth of the length at η = 0.1 and 1, and at η = 1
+without it.
 """
 
 from __future__ import annotations
