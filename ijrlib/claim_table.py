@@ -1,7 +1,8 @@
 """Every claim of the papers that the book tests, one row each; nothing here depends on a result.
 
 The rows were written on 2026-11-22, before the first run was stored; those of the companion papers
-on 2026-11-27, after one trial that is not stored (:mod:`ijrlib.companion_criteria`).  A criterion
+on 2026-11-27, after trials that are not stored (:mod:`ijrlib.companion_criteria`,
+:mod:`ijrlib.sharpest_criteria`).  A criterion
 says what must hold for the claim to count as reproduced, the reason argues it in a sentence.  Rows
 without a measuring function read "not run" on the scoreboard until the runs of their figure
 exist.
@@ -1000,7 +1001,7 @@ BREAK_EVEN = [
         "With batch normalization and a small η the surface is no better conditioned than without "
         "it and a moderate one.",
         f"median ‖g‖/‖g_5‖ and largest Tr K/λ_K at most {b.CONDITIONED:g} times those without, "
-        f"largest λ_K at least as much of it",
+        f"largest λ_K at least 1/{b.CONDITIONED:g} of it",
         "the printed ones are within that factor of each other",
         printed="‖g‖/‖g_5‖ 1.90 to 1.37 and 1.88 to 1.12; λ_K 10.3 and 16; Tr K/λ_K 12.14 and "
         "11.55",

@@ -24,6 +24,7 @@ from ijrlib.criteria import (
     correlation,
     first,
     rows,
+    stored,
 )
 from ijrlib.evolution_criteria import ordered
 from ijrlib.store import Run
@@ -79,7 +80,7 @@ def _first(run: Run, holds: pd.Series, otherwise: str) -> int:
 def rise_together(runs: Sequence[Run]) -> Measurement:
     """Correlation of log λ_K and log λ_H up to the largest λ_H, the least over runs."""
     found = []
-    for run in _some(runs):
+    for run in stored(runs):
         frame = rows(run, H, K)
         frame = frame.loc[frame["step"] <= phases.largest(phases.column(run, H))]
         if len(frame) < 4:
@@ -93,7 +94,7 @@ def rise_together(runs: Sequence[Run]) -> Measurement:
 def step_width(runs: Sequence[Run]) -> Measurement:
     """Median of α* from the break-even point on, and its first value, in every run."""
     texts, near = [], []
-    for run in _some(runs):
+    for run in stored(runs):
         width = phases.column(run, "step_width")
         late = float(width.loc[width.index >= break_even_point(run)].median())
         texts.append(f"η = {run.config.lr:g}: from {width.iloc[0]:.1f} to {late:.2f}")
@@ -107,7 +108,7 @@ def step_width(runs: Sequence[Run]) -> Measurement:
 def largest(runs: Sequence[Run], name: str, by: str, rising: bool) -> Measurement:
     """Whether the largest value of a column along the way is ordered by η or S, every run of one
     value on its side of every run of the next."""
-    return ordered(_some(runs), by, rising, lambda run: float(quantity(run, name).max()))
+    return ordered(stored(runs), by, rising, lambda run: float(quantity(run, name).max()))
 
 
 def quantity(run: Run, name: str) -> pd.Series:
@@ -121,7 +122,7 @@ def quantity(run: Run, name: str) -> pd.Series:
 def reached_early(runs: Sequence[Run]) -> Measurement:
     """Training accuracy where λ_K and λ_H are largest, in every run."""
     shares = {name: [] for name in (K, H)}
-    for run in _some(runs):
+    for run in stored(runs):
         accuracy = phases.column(run, "train_accuracy")
         for name, found in shares.items():
             found.append(float(accuracy.loc[phases.largest(phases.column(run, name))]))
@@ -153,7 +154,7 @@ CHANCE = 0.2
 
 def normalized(runs: Sequence[Run], batch_norm: bool = True) -> list[Run]:
     """The runs of networks with batch normalization, or those without."""
-    found = [run for run in _some(runs) if run.config.network.endswith("_bn") == batch_norm]
+    found = [run for run in stored(runs) if run.config.network.endswith("_bn") == batch_norm]
     if not found:
         raise NotMeasured(f"no run {'with' if batch_norm else 'without'} batch normalization")
     return found
@@ -255,12 +256,6 @@ def scale_falls_first(runs: Sequence[Run]) -> Measurement:
         f"× {max(found[0]):.3f} at η = {lrs[0]:g}, × {min(found[1]):.4f} at η = {lrs[1]:g}",
         max(found[0]) < 1 <= min(found[1]),
     )
-
-
-def _some(runs: Sequence[Run]) -> Sequence[Run]:
-    if not runs:
-        raise NotMeasured("no run is stored")
-    return runs
 
 
 # -- the three papers on one axis of time ----------------------------------------------------------

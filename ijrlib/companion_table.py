@@ -100,11 +100,16 @@ NORMALIZED_STEPS = 4000
 NORMALIZED_LRS = (0.001, 0.01, 0.1, 1.0)
 
 
+def _seldom(config: RunConfig) -> RunConfig:
+    """Measured more and more seldom."""
+    when = [*every(39, 8), *every(399, 60, start=40), *every(config.steps, 360, start=400)]
+    names = ("accuracy", "covariance", "curvature", "norms")
+    return config.replace(measures=dict.fromkeys(names, when))
+
+
 def _normalized(lr: float, network: str = "mlp_300_100_bn") -> RunConfig:
-    """For a number of steps, as the learning rates are a thousand apart; measured more and more
-    seldom."""
-    when = [*every(39, 8), *every(399, 60, start=40), *every(NORMALIZED_STEPS, 360, start=400)]
-    return RunConfig(
+    """For a number of steps, as the learning rates are a thousand apart."""
+    config = RunConfig(
         dataset="fashion_mnist",
         examples=5000,
         network=network,
@@ -114,22 +119,13 @@ def _normalized(lr: float, network: str = "mlp_300_100_bn") -> RunConfig:
         inputs="unit",
         probe=250,
         test_examples=1000,
-        measures={  # type: ignore[arg-type]
-            "accuracy": when,
-            "covariance": when,
-            "curvature": when,
-            "norms": when,
-        },
     )
+    return _seldom(config)
 
 
 def _normalized_paper(lr: float, network: str = "simple_cnn_bn") -> RunConfig:
     config = _simple_cnn_paper(lr).replace(network=network)
-    config = config.replace(chunk=config.probe)  # normalized as one batch
-    when = [*every(39, 8), *every(399, 60, start=40), *every(config.steps, 360, start=400)]
-    return config.replace(
-        measures=dict.fromkeys(("accuracy", "covariance", "curvature", "norms"), when)
-    )
+    return _seldom(config.replace(chunk=config.probe))  # normalized as one batch
 
 
 PLAIN_LRS = (0.01, 1.0)

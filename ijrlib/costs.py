@@ -166,7 +166,8 @@ def moved_bytes(config: RunConfig) -> float:
     """Memory traffic of eigensolvers that keep a basis: what a network with many parameters and few
     operations waits for."""
     vectors = sum(count * len(config.measured_steps(name)) for name, count in BASIS_VECTORS.items())
-    vectors += _searches(config) / 2 * 2 * (config.sharpest + 2)  # two gradients a product
+    products = _searches(config) / 2  # of two gradients each
+    vectors += products * 2 * (config.sharpest + 2)
     return vectors * BYTES * PARAMETERS[config.network]
 
 

@@ -35,11 +35,16 @@ class NotMeasured(ValueError):
 # -- reading runs ----------------------------------------------------------------------------------
 
 
-def first(runs: Sequence[Run]) -> Run:
-    """The figure's main run: the first of its configurations."""
+def stored(runs: Sequence[Run]) -> Sequence[Run]:
+    """The runs, of which there has to be one."""
     if not runs:
         raise NotMeasured("no run is stored")
-    return runs[0]
+    return runs
+
+
+def first(runs: Sequence[Run]) -> Run:
+    """The figure's main run: the first of its configurations."""
+    return stored(runs)[0]
 
 
 def rows(run: Run, *names: str) -> pd.DataFrame:

@@ -1,8 +1,8 @@
 """Measuring functions behind the claims on the sharpest directions (Jastrzebski et al. 2019).
 
-Conventions as in :mod:`ijrlib.criteria`.  Thresholds were fixed on 2026-11-27, after trials of
-Nudged-SGD with K = 5 and 20 over 200 steps that are not stored, and before the runs that are; the
-runs of Figure 3 were there already, but not looked at for this.
+Conventions as in :mod:`ijrlib.criteria`.  Thresholds were fixed on 2026-11-27, after trials of at
+most 200 steps that are not stored, of SGD and of Nudged-SGD with K = 5 and 20, and before any of
+the runs that are was looked at; those of Figure 3 were there already, but not looked at for this.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pandas as pd
 
 from ijrlib import phases
 from ijrlib.conventions import STEP_FACTORS, SURFACE_DIRECTIONS, SURFACE_POINTS
-from ijrlib.criteria import RISE_FACTOR, Measurement, NotMeasured, array, first
+from ijrlib.criteria import RISE_FACTOR, Measurement, NotMeasured, array, stored
 from ijrlib.evolution_criteria import of, ordered
 from ijrlib.store import Run
 
@@ -80,11 +80,6 @@ def rise(run: Run, i: int) -> pd.Series:
     )
 
 
-def _some(runs: Sequence[Run]) -> Sequence[Run]:
-    first(runs)
-    return runs
-
-
 def _late(run: Run, values: pd.Series) -> float:
     """Median over the last quarter of the steps."""
     return float(values.loc[values.index >= 0.75 * run.config.steps].median())
@@ -97,7 +92,7 @@ def rise_at_first(runs: Sequence[Run]) -> Measurement:
     """By what factor each eigenvalue grows within the first tenth of the steps, the least over
     eigenvalues and runs."""
     found = []
-    for run in _some(runs):
+    for run in stored(runs):
         values, steps = array(run, "top_values"), run.arrays["top_values.steps"]
         early = values[steps <= EARLY * run.config.steps]
         if len(early) < 2 or not (values[0] > 0).all():
@@ -115,7 +110,7 @@ def peak_in_the_first_half(runs: Sequence[Run]) -> Measurement:
     """Where the largest eigenvalue is largest, as a share of the steps, and what is left of it in
     the last quarter."""
     texts, early = [], []
-    for run in _some(runs):
+    for run in stored(runs):
         top = eigenvalue(run, 1)
         where = phases.largest(top) / run.config.steps
         texts.append(
@@ -130,7 +125,7 @@ def instability(runs: Sequence[Run]) -> Measurement:
     """The largest fall of the training accuracy between measurements before and after ‖H‖ first
     reaches 2/η, in every run."""
     texts, found = [], []
-    for run in _some(runs):
+    for run in stored(runs):
         if not phases.reaches_threshold(run):
             raise NotMeasured(f"{run.config.name}: ‖H‖ never reaches 2/η")
         accuracy, onset = phases.column(run, "train_accuracy"), phases.onset(run)
@@ -149,7 +144,7 @@ def instability(runs: Sequence[Run]) -> Measurement:
 def peak_height(runs: Sequence[Run], i: int, by: str, rising: bool) -> Measurement:
     """Whether the largest λ_i along the way is ordered by η or S, every run of one value on its
     side of every run of the next."""
-    return ordered(_some(runs), by, rising, lambda run: float(eigenvalue(run, i).max()))
+    return ordered(stored(runs), by, rising, lambda run: float(eigenvalue(run, i).max()))
 
 
 def peak_epoch(runs: Sequence[Run], by: str, rising: bool) -> Measurement:
@@ -159,7 +154,7 @@ def peak_epoch(runs: Sequence[Run], by: str, rising: bool) -> Measurement:
         size = run.config.batch_size or run.config.examples
         return phases.largest(eigenvalue(run, 1)) * size / run.config.examples
 
-    return ordered(_some(runs), by, rising, epoch)
+    return ordered(stored(runs), by, rising, epoch)
 
 
 # -- Figures 5 and 6: the step ---------------------------------------------------------------------
@@ -169,7 +164,7 @@ def aligned(runs: Sequence[Run]) -> Measurement:
     """Alignment with the five sharpest directions in units of a random vector's, after the start,
     the least over steps and runs."""
     found = []
-    for run in _some(runs):
+    for run in stored(runs):
         values = alignment(run)
         values = values.loc[values.index > 0]
         if values.empty:
@@ -194,7 +189,7 @@ def half_is_better(runs: Sequence[Run]) -> Measurement:
 
 def _often(runs: Sequence[Run], which, what: str) -> Measurement:
     texts, often = [], []
-    for run in _some(runs):
+    for run in stored(runs):
         holds = which(changes(run))
         holds = holds.loc[holds.index > 0]
         if not holds.any():
@@ -215,7 +210,7 @@ def flatter(runs: Sequence[Run]) -> Measurement:
     """By how much the loss rises along e_3 and e_4 as a share of its rise along e_1, median over
     measured steps after the start, the largest over runs."""
     found = []
-    for run in _some(runs):
+    for run in stored(runs):
         sharpest = rise(run, 1)
         for i in (3, 4):
             share = (rise(run, i) / sharpest).loc[sharpest.index > 0]
@@ -271,7 +266,7 @@ def faster(runs: Sequence[Run]) -> Measurement:
         values = loss(run)
         return float(values.loc[values.index >= run.config.steps / 2].median())
 
-    return ordered(_some(runs), "sharpest", False, level)
+    return ordered(stored(runs), "sharpest", False, level)
 
 
 def sharper(runs: Sequence[Run]) -> Measurement:
@@ -285,4 +280,4 @@ def frobenius(runs: Sequence[Run]) -> Measurement:
     def level(run: Run) -> float:
         return float(phases.column(run, "hessian_frobenius_sq").max() ** 0.5)
 
-    return ordered(_some(runs), "sharpest", True, level)
+    return ordered(stored(runs), "sharpest", True, level)

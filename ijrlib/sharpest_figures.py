@@ -23,6 +23,7 @@ from ijrlib.evolution_figures import COLORS, STYLES, values_of
 from ijrlib.evolution_figures import setting as plain_setting
 from ijrlib.figures import BLUE, GREY, ORANGE, VERMILION, array, styled
 from ijrlib.sharpest_criteria import (
+    EARLY,
     alignment,
     changes,
     eigenvalue,
@@ -53,6 +54,13 @@ def _curve(axes: Axes, run: Any, values: pd.Series, **style: Any) -> None:
     axes.plot(run.config.lr * values.index.to_numpy(dtype=float), values.to_numpy(), **style)
 
 
+def _accuracies(axes: Axes, run: Any) -> None:
+    """Accuracy in training and test, in percent."""
+    for name, color in (("train", BLUE), ("test", ORANGE)):
+        values = 100 * phases.column(run, f"{name}_accuracy")
+        _curve(axes, run, values, color=color, label="training" if name == "train" else "test")
+
+
 @styled
 def eigenvalues(runs: Sequence[Any]) -> Figure:
     """A column for each η, its first seed: above, the largest eigenvalues of H, from dark to light,
@@ -66,7 +74,7 @@ def eigenvalues(runs: Sequence[Any]) -> Figure:
         for i in range(1, count + 1):
             values = eigenvalue(run, i)
             _curve(whole, run, values, color=colors[i - 1], linewidth=1)
-            early = values.loc[values.index <= 0.1 * run.config.steps]
+            early = values.loc[values.index <= EARLY * run.config.steps]
             _curve(beginning, run, early, color=colors[i - 1], linewidth=1, marker=".", ms=3)
         for axes in (whole, beginning):
             axes.set_yscale("log")
@@ -74,11 +82,7 @@ def eigenvalues(runs: Sequence[Any]) -> Figure:
         whole.axhline(2 / run.config.lr, color=GREY, linestyle=":", label=r"2/$\eta$")
         whole.legend()
         whole.set_title(setting(run, "lr"))
-        for name, label, color in (
-            ("train_accuracy", "training", BLUE),
-            ("test_accuracy", "test", ORANGE),
-        ):
-            _curve(accuracy, run, 100 * phases.column(run, name), color=color, label=label)
+        _accuracies(accuracy, run)
         accuracy.set(xlabel=TIME, ylabel="accuracy (%)")
         accuracy.legend()
     return figure
@@ -93,11 +97,7 @@ def instability(runs: Sequence[Any]) -> Figure:
         _curve(above, run, sharpness, color=BLUE, linewidth=0.8)
         above.axhline(1, color=GREY, linestyle=":")
         above.set_title(setting(run, "lr"))
-        for name, label, color in (
-            ("train_accuracy", "training", BLUE),
-            ("test_accuracy", "test", ORANGE),
-        ):
-            _curve(below, run, 100 * phases.column(run, name), color=color, label=label)
+        _accuracies(below, run)
         below.set_xlabel(TIME)
     grid[0, 0].set_ylabel(r"$\|H\|$ in units of 2/$\eta$")
     grid[1, 0].set_ylabel("accuracy (%)")

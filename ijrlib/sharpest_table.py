@@ -12,6 +12,7 @@ from ijrlib.config import RunConfig
 from ijrlib.figure_table import GD_BY_LR, GD_BY_LR_PAPER, Figure, every, seeds
 
 TIME = 100  # ηt at the end of the laptop's runs
+MEASURED = ("accuracy", "hessian_trace", "sharpest")
 EARLY_TIME = 10  # until when they are measured ten times as often
 
 
@@ -29,11 +30,7 @@ def _run(lr: float, batch_size: int = 128) -> RunConfig:
         inputs="unit",
         probe=500,
         test_examples=2000,
-        measures={  # type: ignore[arg-type]
-            "accuracy": when,
-            "hessian_trace": every(steps, sparse),
-            "sharpest": when,
-        },
+        measures=dict.fromkeys(MEASURED, when) | {"hessian_trace": every(steps, sparse)},  # type: ignore[arg-type]
     )
 
 
@@ -43,18 +40,16 @@ EPOCHS = 100
 def _run_paper(lr: float, batch_size: int = 128) -> RunConfig:
     """SimpleCNN for ``EPOCHS`` epochs; how many they were is not in the captions."""
     steps = EPOCHS * (50_000 // batch_size)
-    measures = dict.fromkeys(("accuracy", "hessian_trace", "sharpest"), every(steps, steps // 200))
-    return RunConfig(
+    return _run(lr, batch_size).replace(
         dataset="cifar10",
         examples=50_000,
         network="simple_cnn_be",
-        lr=lr,
         steps=steps,
-        batch_size=batch_size,
+        inputs="standardized",
         augment=True,
         probe=2500,
         test_examples=10_000,
-        measures=measures,  # type: ignore[arg-type]
+        measures=dict.fromkeys(MEASURED, every(steps, steps // 200)),
     )
 
 

@@ -503,6 +503,10 @@ def losses(run: Run, factor) -> Run:
     return with_arrays(run, surfaces=run.arrays["surfaces"] * np.reshape(factor, (-1, 1, 1)))
 
 
+ONCE_IN_THREE = with_arrays(
+    SHARP,
+    loss_changes=SHARP.arrays["loss_changes"] * np.where(np.arange(51) % 3, -1, 1)[:, None],
+)
 ONLY = variant("sharpest_only", 0.5, 1.0)
 RISING = [losses(run, np.where(np.arange(51) > 25, 20.0, 1.0)) for run in ONLY[1::2]]
 CASES |= {
@@ -515,17 +519,11 @@ CASES |= {
     ),
     "sd06-too-long": (
         SHARP,
-        with_arrays(
-            SHARP,
-            loss_changes=SHARP.arrays["loss_changes"] * np.where(np.arange(51) % 3, -1, 1)[:, None],
-        ),
+        ONCE_IN_THREE,
     ),
     "sd06-minimum": (
         SHARP,
-        with_arrays(
-            SHARP,
-            loss_changes=SHARP.arrays["loss_changes"] * np.where(np.arange(51) % 3, -1, 1)[:, None],
-        ),
+        ONCE_IN_THREE,
     ),
     "sd06-flatter": (
         SHARP,
