@@ -867,6 +867,21 @@ TABLES = [
 BREAK_EVEN_TOLERANCE = f"relatively within {_ten(live.BISECTION)}, and ordered, in every setting"
 SEEDS_APART = "an order of maxima that holds for single runs and not for their seeds is no effect"
 
+CONJECTURES = (  # key, column, statement, what is compared, printed, whether it grows with η
+    ("k", b.K, "the largest λ_K is smaller", "largest λ_K", "3.01 → 0.87", False),
+    ("h", c.H, "the largest λ_H is smaller", "largest λ_H", "", False),
+    (
+        "conditioning",
+        "conditioning",
+        "the largest Tr K/λ_K is larger",
+        "largest Tr K/λ_K",
+        "10.69 → 14.29",
+        True,
+    ),
+    ("tracek", "covariance_trace", "the largest Tr K is smaller", "largest Tr K", "", False),
+    ("traceh", "hessian_trace", "the largest Tr H is smaller", "largest Tr H", "", False),
+)
+
 BREAK_EVEN = [
     _claim(
         "bemodel-criterion",
@@ -940,27 +955,7 @@ BREAK_EVEN = [
             ("mlp", "Perceptron, larger η", "mlp_300_100", "lr", {"batch_size": 64}),
             ("batch", "Perceptron, smaller S", "mlp_300_100", "batch_size", {"lr": 0.05}),
         )
-        for key, name, statement, column, printed, up in (
-            ("k", b.K, "the largest λ_K is smaller", "largest λ_K", "3.01 → 0.87", False),
-            ("h", c.H, "the largest λ_H is smaller", "largest λ_H", "", False),
-            (
-                "conditioning",
-                "conditioning",
-                "the largest Tr K/λ_K is larger",
-                "largest Tr K/λ_K",
-                "10.69 → 14.29",
-                True,
-            ),
-            (
-                "tracek",
-                "covariance_trace",
-                "the largest Tr K is smaller",
-                "largest Tr K",
-                "",
-                False,
-            ),
-            ("traceh", "hessian_trace", "the largest Tr H is smaller", "largest Tr H", "", False),
-        )
+        for key, name, statement, column, printed, up in CONJECTURES
         for rising in (up == (by == "lr"),)
     ),
     _claim(
@@ -980,7 +975,7 @@ BREAK_EVEN = [
             f"largest {symbol} after the first measurement: every run of one value beyond every "
             "run of the next",
             SEEDS_APART,
-            measure=partial(b.largest_later, name=name, rising=rising),
+            measure=partial(b.largest_normalized, name=name, rising=rising),
         )
         for key, symbol, name, rising in (
             ("k", "λ_K", b.K, False),
@@ -1022,6 +1017,33 @@ BREAK_EVEN = [
         "smallest, in every run",
         "the sign is the claim",
         measure=b.scale_falls_first,
+    ),
+    *(
+        _claim(
+            f"be11-{key}-{short}",
+            f"LSTM, {what}: {statement}.",
+            f"{column} after the first measurement: every run of one value beyond every run of the "
+            "next",
+            SEEDS_APART,
+            measure=partial(
+                on, partial(b.largest_later, name=name, by=by, rising=rising), **fields
+            ),
+        )
+        for short, what, by, fields in (
+            ("lr", "larger η", "lr", {"batch_size": 128}),
+            ("batch", "smaller S", "batch_size", {"lr": 1.0}),
+        )
+        for key, name, statement, column, _, up in CONJECTURES
+        for rising in (up == (by == "lr"),)
+    ),
+    _claim(
+        "be11-early",
+        "On reviews λ_K and λ_H are largest early, close to 75% training accuracy.",
+        f"training accuracy between {b.EARLY_REVIEWS[0]:.0%} and {b.EARLY_REVIEWS[1]:.0%} at both "
+        "maxima, in every run",
+        "about ten points on either side, as for the images of be03-early",
+        printed="75%",
+        measure=partial(b.reached_early, between=b.EARLY_REVIEWS),
     ),
     _claim(
         "be06-correlation",
@@ -1193,8 +1215,8 @@ UNRUN = [
         ),
         (
             "be-networks",
-            "Both conjectures hold for ResNet-32, for an LSTM on IMDB, for BERT on MNLI and for "
-            "DenseNet-121 on ImageNet.",
+            "Both conjectures hold for ResNet-32, for BERT on MNLI and for DenseNet-121 on "
+            "ImageNet.",
             "as for be03, on each of them",
             SEEDS_APART,
             "",

@@ -94,6 +94,37 @@ def _mlp_paper(lr: float, batch_size: int = 64) -> RunConfig:
     return _followed(config, config.steps // 400)
 
 
+# -- the LSTM on reviews ---------------------------------------------------------------------------
+
+LSTM_TIME = 450  # ηt at the end of its runs
+LSTM_MEASURED = 18
+
+
+def _lstm(lr: float, batch_size: int = 128) -> RunConfig:
+    unit = round(LSTM_TIME / lr / LSTM_MEASURED)
+    config = RunConfig(
+        dataset="imdb",
+        examples=2000,
+        network="lstm",
+        lr=lr,
+        steps=LSTM_MEASURED * unit,
+        batch_size=batch_size,
+        probe=100,
+        test_examples=500,
+    )
+    return _followed(config, unit)
+
+
+def _lstm_paper(lr: float, batch_size: int = 128) -> RunConfig:
+    config = _lstm(lr, batch_size).replace(
+        examples=25_000,
+        steps=100 * (25_000 // batch_size),
+        probe=1250,
+        test_examples=25_000,
+    )
+    return _followed(config, config.steps // 400)
+
+
 # -- batch normalization ---------------------------------------------------------------------------
 
 NORMALIZED_STEPS = 4000
@@ -145,6 +176,12 @@ MLP_BY_LR_PAPER = tuple(map(_mlp_paper, (0.01, 0.1)))
 MLP_BY_BATCH = tuple(_mlp(0.05, batch) for batch in (16, 64, 256))
 MLP_BY_BATCH_PAPER = tuple(_mlp_paper(0.05, batch) for batch in (16, 64, 256))
 
+LSTM_LRS, LSTM_BATCHES = (0.3, 1.0), (32, 512)
+LSTM = tuple(_lstm(lr) for lr in LSTM_LRS) + tuple(_lstm(1.0, size) for size in LSTM_BATCHES)
+LSTM_PAPER = tuple(_lstm_paper(lr) for lr in LSTM_LRS) + tuple(
+    _lstm_paper(1.0, size) for size in LSTM_BATCHES
+)
+
 SIMPLE_SETTING = "CIFAR-10, SimpleCNN, B = 128, augmentation"
 MLP_SETTING = "Fashion-MNIST, perceptron 784-300-100-10, inputs in [0, 1]"
 
@@ -169,6 +206,13 @@ FIGURES: Mapping[str, Figure] = {
         seeds(NORMALIZED_PAPER, 2),
         "a perceptron 784-300-100-10 with and without batch normalization on 5,000 images of "
         "Fashion-MNIST takes the place of SimpleCNN-BN and SimpleCNN",
+    ),
+    "be11": Figure(
+        "The two conjectures for an LSTM on reviews",
+        "IMDB, LSTM with 100 units, vocabulary of 20,000 words, sequences of 80, B = 128 and "
+        "others, η not stated in the text",
+        seeds(LSTM, 3),
+        seeds(LSTM_PAPER, 3),
     ),
     "be06": Figure(
         "λ_K from mini-batches and from single examples",

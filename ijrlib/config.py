@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-DATASETS = ("cifar10", "cifar100", "mnist", "fashion_mnist", "digits")
+DATASETS = ("cifar10", "cifar100", "mnist", "fashion_mnist", "digits", "imdb", "invented")
+TEXTS = ("imdb", "invented")
 LOSSES = ("cross_entropy", "squared")
 INITIALIZATIONS = ("default", "xavier_normal", "kaiming_normal")
 DTYPES = ("float32", "float64")
@@ -43,6 +44,11 @@ NETWORKS = (
     "mlp_300_100",
     "simple_cnn_bn",
     "mlp_300_100_bn",
+    "resnet32",
+    "resnet32_bn",
+    "lstm",
+    "text_cnn",
+    "lstm_words",
 )
 INPUTS = ("standardized", "unit")
 DECAY_AT = (0.3, 0.6, 0.8)
@@ -81,7 +87,7 @@ class RunConfig:
     epoch dropped.  A regularizer, momentum and weight decay change it as they do in §5.2.
 
     Attributes:
-        dataset: one of ``DATASETS``.
+        dataset: one of ``DATASETS``; ``TEXTS`` are made of words, the rest of images.
         examples: number of training examples |D|, drawn from the shuffled training split.
         network: one of ``NETWORKS``.
         lr: learning rate η > 0, at the start.
@@ -161,6 +167,11 @@ class RunConfig:
             _integer(field, getattr(self, field), at_least=1)
         for field in ("seed", "test_examples", "regularizer_from"):
             _integer(field, getattr(self, field), at_least=0)
+        if self.dataset in TEXTS and (self.augment or self.inputs != "standardized"):
+            raise ValueError(
+                f"dataset: expected neither augment nor inputs with the words of {self.dataset}, "
+                f"got augment {self.augment} and inputs {self.inputs!r}"
+            )
         if self.batch_size is not None:
             _integer("batch_size", self.batch_size, at_least=1)
             if self.batch_size > self.examples:

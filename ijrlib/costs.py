@@ -28,6 +28,11 @@ GRADIENT_OPERATIONS = {
     "mlp_300_100": 1_126_800,
     "simple_cnn_bn": 148_250_112,
     "mlp_300_100_bn": 1_126_800,
+    "resnet32": 412_290_816,
+    "resnet32_bn": 412_290_816,
+    "lstm": 43_697_200,
+    "text_cnn": 17_928_000,
+    "lstm_words": 11_464_000,
 }
 """Operations of one gradient of one example, forward and backward, as PyTorch's counter has them
 (a test counts again)."""
@@ -48,6 +53,11 @@ PARAMETERS = {
     "mlp_300_100": 266_610,
     "simple_cnn_bn": 591_658,
     "mlp_300_100_bn": 267_410,
+    "resnet32": 461_882,
+    "resnet32_bn": 464_154,
+    "lstm": 2_651_802,
+    "text_cnn": 1_101_002,
+    "lstm_words": 320_600,
 }
 """m of each network."""
 
@@ -109,6 +119,9 @@ CPU_RATE = 1e11
 
 PASS_SECONDS = 2e-3
 """What a gradient takes on a CPU however few its examples: calls and small kernels, about."""
+
+RECURRENT = {"lstm": 20.0, "lstm_words": 5.0}
+"""Times ``PASS_SECONDS`` that it takes word by word, about."""
 
 
 def gradients(config: RunConfig) -> float:
@@ -180,7 +193,8 @@ def cpu_seconds(config: RunConfig) -> float:
     """Seconds on two CPU cores that compute in bfloat16 at twice ``CPU_RATE`` (where the processor
     has it), the passes themselves, and the memory traffic of eigensolvers."""
     computing = operations(config) / CPU_RATE / (2 if config.autocast else 1)
-    return computing + PASS_SECONDS * passes(config) + moved_bytes(config) / BANDWIDTH
+    calls = PASS_SECONDS * RECURRENT.get(config.network, 1.0) * passes(config)
+    return computing + calls + moved_bytes(config) / BANDWIDTH
 
 
 def memory_bytes(config: RunConfig) -> float:

@@ -1,7 +1,9 @@
-"""Image data sets: found on disk, shuffled with a seed, standardized per channel.
+"""Data sets found on disk and shuffled with a seed: images standardized per channel, reviews as
+sequences of words.
 
 Searched in `$IJR_DATA`, else in `data/raw` of the checkout, in torchvision's layout and then in
-Hugging Face's (`<name>/train.parquet`, `<name>/test.parquet`). scikit-learn's digits need no file.
+Hugging Face's (`<name>/train.parquet`, `<name>/test.parquet`; reviews in the latter alone).
+scikit-learn's digits and invented reviews need no file.
 """
 
 import hashlib
@@ -18,9 +20,11 @@ from types import ModuleType
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Int64, Shaped
 from torch import Tensor
 from torch.nn import functional as F
+
+from ijrlib import text
 
 TORCHVISION = {  # name -> class of torchvision.datasets, its folder
     "cifar10": ("CIFAR10", "cifar-10-batches-py"),
@@ -28,7 +32,8 @@ TORCHVISION = {  # name -> class of torchvision.datasets, its folder
     "mnist": ("MNIST", "MNIST/raw"),
     "fashion_mnist": ("FashionMNIST", "FashionMNIST/raw"),
 }
-DATASETS = (*TORCHVISION, "digits")
+TEXTS = ("imdb", "invented")
+DATASETS = (*TORCHVISION, "digits", *TEXTS)
 SPLITS = ("train", "test")
 
 ORIGINAL = {  # (data set, split): size of the images in bytes, SHA-256 of images and labels
@@ -60,12 +65,12 @@ class DamagedData(ValueError):
 class Dataset:
     """Examples in the order of the run's shuffle.
 
-    x: standardized images; y: labels; source: provenance with the keys name, source (files,
-    relative to the data folder), note (what was done to them) and sha256 (of these files, one
-    after the other).
+    x: standardized images (n, channels, height, width), or words as integers (n, length); y:
+    labels; source: provenance with the keys name, source (files, relative to the data folder), note
+    (what was done to them) and sha256 (of these files, one after the other).
     """
 
-    x: Float[Tensor, "n channels height width"]
+    x: Shaped[Tensor, "n ..."]
     y: Int64[Tensor, " n"]
     source: dict[str, str]
 
@@ -93,7 +98,8 @@ def load(
     root: str | Path | None = None,
     download: bool = False,
 ) -> Dataset:
-    """The first `examples` images of a split, shuffled with `seed`, of `shape` (C, H, W).
+    """The first `examples` images of a split, shuffled with `seed`, of `shape` (C, H, W), or as
+    many texts of `shape` (T,).
 
     Each channel is standardized with the mean and standard deviation of the whole training split
     (with `inputs="unit"` divided by the split's largest value instead, which gives [0, 1]), then
@@ -101,6 +107,11 @@ def load(
     `shape` has three. `classes=100` of a data set with ten joins pairs of images of the split side
     by side into one of class 10 * left + right; each image serves once on each side.
     A smaller subset of the same seed is the beginning of a larger one.
+
+    Of a review (:mod:`ijrlib.text`) the last T words are given, the vocabulary being that of the
+    whole training split, and with `classes=2` whether it is favourable.  With more classes the task
+    is a language model: pieces of T words, the next word is the label, and the vocabulary has as
+    many words as there are classes.
 
     `root` is the checkout whose `data/raw` is searched when `$IJR_DATA` is not set (default: the
     parent folder of the package). `download=True` lets torchvision fetch what is missing.
@@ -115,13 +126,12 @@ def load(
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; expected one of {', '.join(SPLITS)}")
     folder = data_folder(root)
+    if name in TEXTS:
+        return _load_text(name, examples, shape, classes, seed, split, inputs, folder)
     train = _read(name, "train", folder, download)
     part = train if split == "train" else _read(name, split, folder, download)
     available, own_classes = len(part.labels), 100 if name == "cifar100" else 10
-    if not 1 <= examples <= available:
-        raise ValueError(
-            f"{name} has {available} examples in its {split} split, got examples={examples}"
-        )
+    _check_examples(name, split, examples, available)
     pairs = classes == 100 and own_classes == 10
     if classes != own_classes and not pairs:
         raise ValueError(f"{name} has {own_classes} classes, or 100 as pairs; got {classes}")
@@ -164,6 +174,101 @@ def load(
         "sha256": part.sha256,
     }
     return Dataset(x, torch.from_numpy(labels), source)
+
+
+def _check_examples(name: str, split: str, examples: int, available: int) -> None:
+    if not 1 <= examples <= available:
+        raise ValueError(
+            f"{name} has {available} examples in its {split} split, got examples={examples}"
+        )
+
+
+def _load_text(
+    name: str,
+    examples: int,
+    shape: Sequence[int],
+    classes: int,
+    seed: int,
+    split: str,
+    inputs: str,
+    folder: Path,
+) -> Dataset:
+    if len(shape) != 1:
+        raise ValueError(
+            f"{name} is made of words: expected a shape (T,), the number of words, got "
+            f"{tuple(shape)}"
+        )
+    if inputs != "standardized":
+        raise ValueError(f"{name} is made of words, which have no scale: got inputs={inputs!r}")
+    if classes < 2:
+        raise ValueError(f"{name} has 2 classes, or as many as words for a language model")
+    train = _read_reviews(name, "train", folder)
+    part = train if split == "train" else _read_reviews(name, split, folder)
+    size = text.VOCABULARY if classes == 2 else classes
+    numbers = text.vocabulary(train.reviews, size)
+    if classes == 2:
+        x, y = text.endings(part.reviews, numbers, shape[0]), part.labels
+        task = f"last {shape[0]} words of a review, filled up in front"
+    else:
+        x, y = text.windows(part.reviews, numbers, shape[0])
+        task = f"pieces of {shape[0]} words and the next one as the label"
+    _check_examples(name, split, examples, len(y))
+    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))[:examples]
+    source = {
+        "name": name,
+        "source": part.source,
+        "note": f"{task}; vocabulary: {size} words at most, of the whole training split",
+        "sha256": part.sha256,
+    }
+    return Dataset(torch.from_numpy(x)[order], torch.from_numpy(y)[order], source)
+
+
+@dataclass(frozen=True)
+class _Reviews:
+    """One split of a data set of texts: words of each, labels (n,)."""
+
+    reviews: list[list[str]]
+    labels: np.ndarray
+    source: str
+    sha256: str
+
+
+@lru_cache(maxsize=2)
+def _read_reviews(name: str, split: str, folder: Path) -> _Reviews:
+    if name == "invented":
+        texts, labels = text.invented(split)
+        source, sum_ = "made up by ijrlib.text.invented", hashlib.sha256("".join(texts).encode())
+        return _Reviews([*map(text.words, texts)], np.array(labels), source, sum_.hexdigest())
+    from pyarrow import ArrowException, parquet
+
+    path = folder / name / f"{split}.parquet"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{name} not found: {path} (Hugging Face's layout, with the columns text and label) "
+            f"does not exist. Set IJR_DATA to the folder that holds your data sets"
+        )
+    try:
+        columns = parquet.read_schema(path).names
+        if not {"text", "label"} <= set(columns):
+            raise ValueError(
+                f"expected the columns text and label in {path}, got {', '.join(columns)}"
+            )
+        table = parquet.read_table(path, columns=["text", "label"])
+    except (ArrowException, OSError) as error:
+        raise _unreadable("texts", path, error) from error
+    return _Reviews(
+        [text.words(review) for review in table["text"].to_pylist()],
+        table["label"].to_numpy().astype(np.int64),
+        f"{name}/{path.name}",
+        _sha256([path]),
+    )
+
+
+def _unreadable(kind: str, path: Path, error: Exception) -> DamagedData:
+    return DamagedData(
+        f"expected a whole Parquet file of {kind}, but {path} can't be read ({error}); remove it "
+        f"and download it again"
+    )
 
 
 def data_folder(root: str | Path | None = None) -> Path:
@@ -263,10 +368,7 @@ def _read_parquet(path: Path) -> _Split:
     try:
         return _decoded(path)
     except (ArrowException, OSError, UnidentifiedImageError) as error:
-        raise DamagedData(
-            f"expected a whole Parquet file of images, but {path} can't be read ({error}); remove "
-            f"it and download it again"
-        ) from error
+        raise _unreadable("images", path, error) from error
 
 
 def _decoded(path: Path) -> _Split:

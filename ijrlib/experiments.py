@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ijrlib import companion_table, ejr_table, figure_table, sharpest_table, store
-from ijrlib.config import RunConfig, Window
+from ijrlib.config import TEXTS, RunConfig, Window
 from ijrlib.figure_table import Figure, every
 
 __all__ = ["FIGURES", "SCALES", "configs", "parameters", "run", "runs", "smoke"]
@@ -28,7 +28,7 @@ SCALES = ("smoke", "laptop", "paper")
 SMOKE_STEPS = 12
 CHEAP = ("impurity", "accuracy", "autocast_check")  # measures of a few gradients
 SPECTRA = ("spectrum", "sharpest")  # measures of hundreds of gradients
-LARGE = ("vgg", "simple_cnn_be")  # what is measured of 32 examples takes minutes in all
+LARGE = ("vgg", "simple_cnn_be", "lstm")  # what is measured of 32 examples takes minutes in all
 SMALLER = {"vgg_cifar100": "wrn10_2_cifar100"}
 """What takes a network's place at smoke scale: at the start of training its hundred outputs are all
 alike, and so are the largest eigenvalues, which take hundreds of products to tell apart."""
@@ -62,7 +62,8 @@ def configs(
 
 
 def smoke(config: RunConfig) -> RunConfig:
-    """The same experiment in seconds: ``SMOKE_STEPS`` steps on some of scikit-learn's digits.
+    """The same experiment in seconds: ``SMOKE_STEPS`` steps on some of scikit-learn's digits, or of
+    the invented reviews in place of real ones.
 
     A large network has fewer of them, or a smaller one takes its place (``SMALLER``).  Windows of
     measures shrink in proportion to the number of steps, with three exceptions: a spectrum costs
@@ -86,7 +87,7 @@ def smoke(config: RunConfig) -> RunConfig:
         return first, last + 1, max(least, round(step * factor))
 
     return config.replace(
-        dataset="digits",
+        dataset="invented" if config.dataset in TEXTS else "digits",
         network=SMALLER.get(config.network, config.network),
         examples=examples,
         steps=SMOKE_STEPS,

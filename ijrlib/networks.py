@@ -5,9 +5,14 @@ Parameter counts match the paper's exactly; `tests/test_networks.py` holds them.
 
 from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+
+from ijrlib.text import VOCABULARY
+
+_Layer = TypeVar("_Layer", nn.Linear, nn.Conv1d)
 
 INITIALIZATIONS = ("default", "xavier_normal", "kaiming_normal")
 
@@ -118,32 +123,45 @@ def vgg(classes: int = 10) -> nn.Sequential:
 
 
 class ResidualBlock(nn.Module):
-    """ReLU(x' + conv(ReLU(conv(x)))), x' = x subsampled and padded with zero channels to fit."""
+    """ReLU(x' + conv(ReLU(conv(x)))), x' = x subsampled and padded with zero channels to fit.  With
+    ``batch_norm``, batch normalization after both convolutions."""
 
-    def __init__(self, inputs: int, filters: int, stride: int):
+    def __init__(self, inputs: int, filters: int, stride: int, batch_norm: bool = False):
         super().__init__()
         self.stride = stride
         self.padding = (filters - inputs) // 2
         self.conv1 = nn.Conv2d(inputs, filters, 3, stride=stride, padding=1, bias=False)
         self.conv2 = nn.Conv2d(filters, filters, 3, padding=1, bias=False)
+        self.bn1, self.bn2 = (
+            nn.BatchNorm2d(filters) if batch_norm else nn.Identity() for _ in range(2)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x[:, :, :: self.stride, :: self.stride]
         shortcut = nn.functional.pad(shortcut, (0, 0, 0, 0, self.padding, self.padding))
-        return torch.relu(shortcut + self.conv2(torch.relu(self.conv1(x))))
+        hidden = torch.relu(self.bn1(self.conv1(x)))
+        return torch.relu(shortcut + self.bn2(self.conv2(hidden)))
 
 
-def resnet20(classes: int = 10) -> nn.Sequential:
-    """ResNet-20 without batch normalization; shortcuts without parameters.
+def residual_network(depth: int = 20, classes: int = 10, batch_norm: bool = False) -> nn.Sequential:
+    """ResNet-depth (He et al. 2015), depth = 6n + 2, shortcuts without parameters.  With
+    ``batch_norm``, batch normalization after each convolution; without it as in the IJR paper.
 
     Its own initialization: convolutions Kaiming-normal with fan_out, no bias; the linear layer as
     PyTorch does.
+
+    Raises ValueError for another depth.
     """
-    layers: list[nn.Module] = [nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.ReLU()]
+    blocks, rest = divmod(depth - 2, 6)
+    if rest or blocks < 1:
+        raise ValueError(f"expected a depth of 6n + 2 with n >= 1, got {depth}")
+    layers: list[nn.Module] = [nn.Conv2d(3, 16, 3, padding=1, bias=False)]
+    layers += [nn.BatchNorm2d(16), nn.ReLU()] if batch_norm else [nn.ReLU()]
     channels = 16
     for filters in (16, 32, 64):
-        for _ in range(3):
-            layers.append(ResidualBlock(channels, filters, stride=filters // channels))
+        for _ in range(blocks):
+            stride = filters // channels
+            layers.append(ResidualBlock(channels, filters, stride, batch_norm))
             channels = filters
     head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes)]
     network = nn.Sequential(*layers, *head)
@@ -190,10 +208,75 @@ def wide_resnet(depth: int = 28, width: int = 10, classes: int = 10) -> nn.Seque
     return nn.Sequential(*layers, *head, nn.Linear(channels, classes))
 
 
+class LSTM(nn.Module):
+    """Embedding (128), an LSTM (100 units), a linear layer on its last state: words (n, T) to
+    logits (n, classes).
+
+    With gates i, f, o and candidate u, each an affine function of the word and of h:
+    c ← σ(f)c + σ(i)tanh(u), h ← σ(o)tanh(c).  Written out because PyTorch's own can't be
+    differentiated twice on a GPU, nor in forward mode.  Its own initialization is that of Keras,
+    whose examples the companion papers followed: Glorot-uniform, orthogonal from state to state,
+    zero biases but one for the forget gate, embedding uniform on ±0.05.
+    """
+
+    def __init__(
+        self, vocabulary: int = VOCABULARY, classes: int = 2, embedding: int = 128, units: int = 100
+    ):
+        super().__init__()
+        self.embedding = _embedding(vocabulary, embedding)
+        self.inputs = _glorot(nn.Linear(embedding, 4 * units))  # i, f, u and o
+        self.recurrent = nn.Linear(units, 4 * units, bias=False)
+        self.head = _glorot(nn.Linear(units, classes))
+        nn.init.ones_(self.inputs.bias[units : 2 * units])
+        for gate in self.recurrent.weight.split(units):
+            nn.init.orthogonal_(gate)
+
+    def forward(self, x: Tensor) -> Tensor:
+        inputs = self.inputs(self.embedding(x)).unbind(1)
+        h = c = inputs[0].new_zeros(len(x), self.head.in_features)
+        for word in inputs:
+            i, f, u, o = (word + self.recurrent(h)).chunk(4, dim=1)
+            c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(u)
+            h = torch.sigmoid(o) * torch.tanh(c)
+        return self.head(h)
+
+
+class TextCNN(nn.Module):
+    """Embedding (50), a convolution over three words (250 filters), the largest output over the
+    text, two linear layers: words (n, T) to logits (n, classes).  Initialization as in
+    :class:`LSTM`."""
+
+    def __init__(self, vocabulary: int = VOCABULARY, classes: int = 2):
+        super().__init__()
+        self.embedding = _embedding(vocabulary, 50)
+        self.convolution = _glorot(nn.Conv1d(50, 250, 3))
+        self.hidden = _glorot(nn.Linear(250, 250))
+        self.head = _glorot(nn.Linear(250, classes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs = torch.relu(self.convolution(self.embedding(x).transpose(1, 2)))
+        return self.head(torch.relu(self.hidden(outputs.amax(2))))
+
+
+def _embedding(words: int, size: int) -> nn.Embedding:
+    embedding = nn.Embedding(words, size)
+    nn.init.uniform_(embedding.weight, -0.05, 0.05)
+    return embedding
+
+
+def _glorot(layer: _Layer) -> _Layer:
+    nn.init.xavier_uniform_(layer.weight)
+    nn.init.zeros_(layer.bias)  # pyright: ignore[reportArgumentType]
+    return layer
+
+
+LANGUAGE_MODEL = 1000
+"""Words that the language model knows."""
+
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "vgg": vgg,
     "vgg_cifar100": partial(vgg, classes=100),
-    "resnet20": resnet20,
+    "resnet20": residual_network,
     "6cnn": six_layer_cnn,
     "simple_cnn": simple_cnn,
     "3fcn_cifar": three_layer_perceptron,
@@ -208,16 +291,25 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "mlp_300_100": multilayer_perceptron,
     "simple_cnn_bn": partial(simple_cnn_break_even, batch_norm=True),
     "mlp_300_100_bn": partial(multilayer_perceptron, batch_norm=True),
+    "resnet32": partial(residual_network, depth=32),
+    "resnet32_bn": partial(residual_network, depth=32, batch_norm=True),
+    "lstm": LSTM,
+    "text_cnn": TextCNN,
+    "lstm_words": partial(LSTM, vocabulary=LANGUAGE_MODEL, classes=LANGUAGE_MODEL),
 }
 """Name -> constructor without arguments."""
 
-INPUT_SHAPES: dict[str, tuple[int, int, int]] = {
+INPUT_SHAPES: dict[str, tuple[int, ...]] = {
     name: (1, 28, 28) if name.startswith(("3fcn_mnist", "mlp")) else (3, 32, 32)
     for name in NETWORKS
-}
-"""Name -> (channels, height, width) of one example."""
+} | {"lstm": (80,), "text_cnn": (80,), "lstm_words": (20,)}
+"""Name -> (channels, height, width) of one example, or the number of its words."""
 
-CLASSES: dict[str, int] = {name: 100 if name.endswith("cifar100") else 10 for name in NETWORKS}
+CLASSES: dict[str, int] = {name: 100 if name.endswith("cifar100") else 10 for name in NETWORKS} | {
+    "lstm": 2,
+    "text_cnn": 2,
+    "lstm_words": LANGUAGE_MODEL,
+}
 """Name -> number C of logits."""
 
 

@@ -273,7 +273,7 @@ def _add(total: Sequence[Tensor], parts: Sequence[Tensor]) -> None:
 def _logits(model: nn.Module, x: Tensor, autocast: bool) -> Tensor:
     with torch.autocast(x.device.type, torch.bfloat16, enabled=autocast):
         z = model(x)
-    return z.to(x.dtype)
+    return z.to(next(model.parameters()).dtype)
 
 
 @contextlib.contextmanager

@@ -365,6 +365,9 @@ def _path(
 
 
 def _place(x: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """On the device: images in the type and layout of the model, words as they are."""
+    if not x.is_floating_point():
+        return x.to(device)
     return x.to(device, dtype, memory_format=torch.channels_last)
 
 

@@ -383,6 +383,7 @@ CASES |= {
     "be02-rise": (EARLY, with_columns(EARLY, covariance_norm=1 / EARLY.series["covariance_norm"])),
     "be02-width": (EARLY, scaled(EARLY, "step_width", 1.6)),
     "be03-early": (shifted_accuracy(0.6), shifted_accuracy(0.75)),
+    "be11-early": (shifted_accuracy(0.75), shifted_accuracy(0.6)),
     "be06-correlation": (
         EARLY,
         with_columns(EARLY, covariance_norm_single=1 / EARLY.series["covariance_norm_single"]),
@@ -408,11 +409,19 @@ for _key, _column, _up in (
             companions("lr", (0.01, 0.1), _column, _good, **_fields),
             companions("lr", (0.01, 0.1), _column, _bad, **_fields),
         )
+    CASES[f"be11-{_key}-lr"] = (
+        companions("lr", (0.3, 1.0), _column, _good, batch_size=128),
+        companions("lr", (0.3, 1.0), _column, _bad, batch_size=128),
+    )
     _fields = {"network": "mlp_300_100", "lr": 0.05}
     _sign = -0.5 if _up else 0.5
     CASES[f"be03-{_key}-batch"] = (
         companions("batch_size", (16, 64, 256), _column, _sign, **_fields),
         companions("batch_size", (16, 64, 256), _column, -_sign, **_fields),
+    )
+    CASES[f"be11-{_key}-batch"] = (
+        companions("batch_size", (32, 512), _column, _sign, lr=1.0),
+        companions("batch_size", (32, 512), _column, -_sign, lr=1.0),
     )
 
 

@@ -12,7 +12,8 @@ from ijrlib.config import RunConfig
 @pytest.mark.parametrize("name", configuration.NETWORKS)
 def test_operations_and_parameters_of_each_network_are_counted_again(name):
     model = networks.build(name, "default", 0).eval()
-    x = torch.zeros(1, *networks.INPUT_SHAPES[name])
+    shape = (1, *networks.INPUT_SHAPES[name])
+    x = torch.zeros(shape, dtype=torch.int64 if len(shape) == 2 else torch.float32)
     with FlopCounterMode(display=False) as counter:
         model(x).sum().backward()
     assert counter.get_total_flops() == costs.GRADIENT_OPERATIONS[name]
@@ -38,6 +39,13 @@ def test_gradients_are_those_of_training_and_of_measures():
     assert costs.cpu_seconds(config) == computing + calls
     assert costs.cpu_seconds(config.replace(autocast=True)) == computing / 2 + calls
     assert costs.gpu_hours(config) == pytest.approx(costs.operations(config) / 3.6e16)
+
+
+def test_a_pass_word_by_word_takes_longer():
+    config = RunConfig("imdb", 1000, "lstm", 0.1, 10)
+    computing = costs.operations(config) / costs.CPU_RATE
+    calls = costs.PASS_SECONDS * costs.RECURRENT["lstm"] * costs.passes(config)
+    assert costs.cpu_seconds(config) == computing + calls
 
 
 def test_passes_are_counted_whatever_their_size():

@@ -23,7 +23,7 @@ def test_every_figure_has_its_runs_at_every_scale(figure, scale):
         for name, _ in config.measures:
             assert config.measured_steps(name), name
         if scale == "smoke":
-            assert config.dataset == "digits"
+            assert config.dataset in ("digits", "invented")
             assert config.steps <= experiments.SMOKE_STEPS
 
 

@@ -28,7 +28,23 @@ COMPANIONS = {  # Jastrzebski et al. 2020, Appendix C: weights and biases, layer
 # a scale and a shift for each channel or unit that is normalized
 COMPANIONS["simple_cnn_bn"] = COMPANIONS["simple_cnn_be"] + 2 * (32 + 32 + 64 + 64)
 COMPANIONS["mlp_300_100_bn"] = COMPANIONS["mlp_300_100"] + 2 * (300 + 100)
+# ten blocks of two convolutions more than ResNet-20 has, two a stage; scale and shift of each
+COMPANIONS["resnet32"] = PARAMETERS["resnet20"] + 2 * 2 * 9 * (16**2 + 32**2 + 64**2)
+COMPANIONS["resnet32_bn"] = COMPANIONS["resnet32"] + 2 * (16 * 11 + 32 * 10 + 64 * 10)
+# gates: weights of the word and of the state, a bias
+COMPANIONS["lstm"] = 20_000 * 128 + 400 * (128 + 100 + 1) + 101 * 2
+COMPANIONS["lstm_words"] = 1000 * 128 + 400 * (128 + 100 + 1) + 101 * 1000
+COMPANIONS["text_cnn"] = 20_000 * 50 + 250 * (3 * 50 + 1) + 251 * 250 + 251 * 2
 SMALL = [name for name in networks.NETWORKS if not name.startswith("wrn28")]
+
+
+def inputs(name: str, device: str = "cpu") -> torch.Tensor:
+    """Two examples: images, or words of a vocabulary that all of them have."""
+    shape = (2, *networks.INPUT_SHAPES[name])
+    generator = torch.Generator().manual_seed(0)
+    if len(shape) == 2:
+        return torch.randint(1000, shape, generator=generator).to(device)
+    return torch.randn(shape, generator=generator).to(device)
 
 
 def layers(network, kind) -> list:
@@ -51,15 +67,14 @@ def test_the_parameter_count_is_the_papers(name):
 @pytest.mark.parametrize("name", networks.NETWORKS)
 def test_a_batch_of_inputs_gives_one_logit_per_class(name):
     with torch.device("meta"):
-        x = torch.empty(2, *networks.INPUT_SHAPES[name])
-        assert networks.NETWORKS[name]()(x).shape == (2, networks.CLASSES[name])
+        network = networks.NETWORKS[name]()
+    assert network(inputs(name, "meta")).shape == (2, networks.CLASSES[name])
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_every_parameter_takes_part(name):
     network = networks.build(name)
-    x = torch.randn(2, *networks.INPUT_SHAPES[name], generator=torch.Generator().manual_seed(0))
-    logits = network(x)
+    logits = network(inputs(name))
     gradients = torch.autograd.grad(logits.square().sum(), list(network.parameters()))
     assert all(gradient.abs().max() > 0 for gradient in gradients)
 
@@ -91,6 +106,12 @@ def test_a_pre_activation_block_without_convolutions_is_its_shortcut():
     nn.init.zeros_(block.conv2.weight)
     x = torch.randn(2, 3, 4, 4)
     assert torch.equal(block(x), x)
+
+
+@pytest.mark.parametrize("depth", [2, 7, 21])
+def test_a_resnet_of_impossible_depth_is_refused(depth):
+    with pytest.raises(ValueError, match=f"6n \\+ 2.*{depth}"):
+        networks.residual_network(depth=depth)
 
 
 @pytest.mark.parametrize("depth", [3, 4, 27, 29])
