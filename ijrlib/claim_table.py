@@ -1082,13 +1082,14 @@ SHARPEST = [
     ),
     *(
         _claim(
-            f"sd04-{key}-{'lr' if by == 'lr' else 'batch'}",
-            f"With a {'larger η' if by == 'lr' else 'smaller S'} {statement}.",
+            f"{figure}-{key}-{'lr' if by == 'lr' else 'batch'}",
+            f"{where}ith a {'larger η' if by == 'lr' else 'smaller S'} {statement}.",
             f"{what}: every run of one value beyond every run of the next",
             SEEDS_APART,
             measure=partial(on, partial(measure, by=by, rising=by != "lr"), **fields),
         )
-        for by, fields in (("lr", {"batch_size": 128}), ("batch_size", {"lr": 0.05}))
+        for figure, where, lr in (("sd04", "W", 0.05), ("sd21", "On reviews, w", 0.5))
+        for by, fields in (("lr", {"batch_size": 128}), ("batch_size", {"lr": lr}))
         for key, statement, what, measure in (
             (
                 "first",
@@ -1109,6 +1110,36 @@ SHARPEST = [
                 d.peak_epoch,
             ),
         )
+    ),
+    _claim(
+        "sd09-stable",
+        "Training with full batches is more stable with batch normalization.",
+        f"the largest fall of training accuracy between measurements is less than "
+        f"{d.MORE_STABLE:g} times what it is without, for each η and seed",
+        "half is taken as more stable",
+        measure=d.stabler_with_batch_norm,
+    ),
+    *(
+        _claim(
+            f"sd12-{key}",
+            "In a schedule of two stages, the longer the learning rate stays high, the "
+            f"{statement} later.",
+            f"{what} in the last quarter of the steps: every run of one length beyond every run of "
+            "the next",
+            SEEDS_APART,
+            measure=partial(d.after_both_stages, accuracy=accuracy),
+        )
+        for key, statement, what, accuracy in (
+            ("sharpness", "smaller is the largest eigenvalue", "λ_1", False),
+            ("accuracy", "better the network generalises", "test accuracy", True),
+        )
+    ),
+    _claim(
+        "sd22-sharper",
+        "On reviews, Nudged-SGD finds the sharper regions the smaller γ is.",
+        "largest λ_1, SGD being γ = 1: every run of one γ below every run of the next smaller one",
+        SEEDS_APART,
+        measure=d.sharper_with_less,
     ),
     _claim(
         "sd05-aligned",
@@ -1223,14 +1254,6 @@ UNRUN = [
             None,
         ),
         (
-            "sd09",
-            "Training with full batches is more stable with batch normalization.",
-            "the largest fall of training accuracy between measurements is less than half as large",
-            "half is taken as more stable",
-            "",
-            None,
-        ),
-        (
             "sd10",
             "The peak of the largest eigenvalue of VGG-11 is smaller with a larger η.",
             "largest λ_1: every run of one value beyond every run of the next",
@@ -1245,19 +1268,23 @@ UNRUN = [
         ),
         (
             "sd11",
-            "So it is with a larger η or a smaller S for ResNet-32 with batch normalization and "
-            "for a convolutional network on IMDB.",
-            "as for sd04, on each of them",
+            "The peak of the largest eigenvalue of ResNet-32 with batch normalization is smaller "
+            "with a larger η.",
+            "largest λ_1: every run of one value beyond every run of the next",
             SEEDS_APART,
             "",
-            None,
+            partial(
+                on,
+                partial(d.peak_height, i=1, by="lr", rising=False),
+                network="resnet32_bn",
+                batch_size=128,
+            ),
         ),
         (
-            "sd12",
-            "How long the learning rate stays high in a schedule of two stages decides on the "
-            "largest eigenvalue and on generalisation later.",
-            "largest λ_1 and test accuracy at the end: every run of one length beyond every run of "
-            "the next",
+            "sd-words",
+            "With a larger η or a smaller S, the peaks of the two largest eigenvalues of an LSTM as "
+            "a language model are smaller and come earlier.",
+            "as for sd04",
             SEEDS_APART,
             "",
             None,

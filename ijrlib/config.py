@@ -112,6 +112,7 @@ class RunConfig:
         momentum: in [0, 1), of SGD.
         weight_decay: at least 0, a multiple of θ added to the gradient.
         lr_decay: factor in (0, 1] on the learning rate at 30%, 60% and 80% of the steps.
+        lr_decay_at: the one step at which it decays in place of these; 0 for none.
         augment: each image of a mini-batch is shifted by up to four pixels each way, with zeros
             (the channel's mean) coming in, and mirrored with probability ½.
         inputs: "standardized" per channel, or "unit": bytes scaled to [0, 1].
@@ -150,6 +151,7 @@ class RunConfig:
     sharpest: int = 0
     gamma: float = 0.0
     regularizer_from: int = 0
+    lr_decay_at: int = 0
 
     def __post_init__(self) -> None:
         _one_of("dataset", self.dataset, DATASETS)
@@ -165,7 +167,7 @@ class RunConfig:
             raise ValueError(f"autocast: expected dtype float32 with it, got {self.dtype}")
         for field in ("examples", "steps", "chunk", "probe"):
             _integer(field, getattr(self, field), at_least=1)
-        for field in ("seed", "test_examples", "regularizer_from"):
+        for field in ("seed", "test_examples", "regularizer_from", "lr_decay_at"):
             _integer(field, getattr(self, field), at_least=0)
         if self.dataset in TEXTS and (self.augment or self.inputs != "standardized"):
             raise ValueError(
@@ -188,6 +190,8 @@ class RunConfig:
         self._number("momentum", lambda v: 0 <= v < 1, "a number in [0, 1)")
         self._number("weight_decay", lambda v: 0 <= v < infinity, "a number of at least 0")
         self._number("lr_decay", lambda v: 0 < v <= 1, "a number in (0, 1]")
+        if self.lr_decay_at and self.lr_decay == 1:
+            raise ValueError(f"lr_decay_at: expected 0 without lr_decay, got {self.lr_decay_at}")
         _one_of("regularizer", self.regularizer, tuple(REGULARIZERS))
         taken = REGULARIZERS[self.regularizer]
         _integer("sharpest", self.sharpest, at_least=int("sharpest" in taken))

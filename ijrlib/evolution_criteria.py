@@ -207,11 +207,21 @@ def ordered_plateaus(
     one value below every run of the next: a gap beyond the spread over seeds.
 
     Args:
-        by: "lr" or "batch_size" (None, the full batch, is the largest).
+        by: "lr", "batch_size" (None, the full batch, is the largest) or another number.
         rising: whether the plateau is to rise with the field.
         fields: of the configurations that are compared.
     """
     return ordered(of(runs, **fields), by, rising, lambda run: plateau(run, name))
+
+
+SYMBOLS = {
+    "lr": "η",
+    "batch_size": "B",
+    "sharpest": "K",
+    "momentum": "β",
+    "gamma": "γ",
+    "lr_decay_at": "first stage",
+}
 
 
 def ordered(
@@ -221,6 +231,8 @@ def ordered(
     groups: dict[float, list[float]] = {}
     for run in runs:
         key = getattr(run.config, by)
+        if by == "gamma" and run.config.regularizer == "none":
+            key = 1.0  # SGD is Nudged-SGD with γ = 1
         groups.setdefault(float("inf") if key is None else key, []).append(value(run))
     if len(groups) < 2:
         raise NotMeasured(f"runs of one {by} only")
@@ -228,7 +240,7 @@ def ordered(
         raise NotMeasured("one seed only: its spread is unknown")
     keys = sorted(groups, reverse=not rising)
     holds = all(max(groups[a]) < min(groups[b]) for a, b in pairwise(keys))
-    symbol = {"lr": "η", "batch_size": "B", "sharpest": "K", "momentum": "β"}[by]
+    symbol = SYMBOLS[by]
     text = "; ".join(
         f"{symbol} = {'full' if k == float('inf') else f'{k:g}'}: "
         f"{_range(min(groups[k]), max(groups[k]))}"

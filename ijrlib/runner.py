@@ -175,6 +175,7 @@ def _run(
         update=update_rule(config, classes, (x[: config.probe], y[: config.probe]), memory),
         optimizer=optimizer,
         lr_decay=config.lr_decay,
+        lr_decay_at=config.lr_decay_at,
         augment=config.augment,
     )
     bar = tqdm(

@@ -3,6 +3,8 @@
 Conventions as in :mod:`ijrlib.criteria`.  Thresholds were fixed on 2026-11-27, after trials of at
 most 200 steps that are not stored, of SGD and of Nudged-SGD with K = 5 and 20, and before any of
 the runs that are was looked at; those of Figure 3 were there already, but not looked at for this.
+For Figures 9, 12, 21 and 22 they were fixed on 2026-11-28 before there were any runs, but for
+trials on reviews of which the loss and the accuracy were looked at and nothing else.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ EARLY = 0.1
 """The first tenth of the steps."""
 
 DROP = 0.05
+MORE_STABLE = 0.5
 MORE = 10.0
 OFTEN = 0.5
 FLATTER = 0.5
@@ -138,6 +141,26 @@ def instability(runs: Sequence[Run]) -> Measurement:
     return Measurement(f"largest fall before and after: {'; '.join(texts)}", all(found))
 
 
+def stabler_with_batch_norm(runs: Sequence[Run]) -> Measurement:
+    """The largest fall of the training accuracy between measurements with batch normalization and
+    without it, in pairs of runs with one η and one seed."""
+    texts, found = [], []
+    for run in stored(runs):
+        if run.config.network.endswith("_bn"):
+            continue
+        fields = {"lr": run.config.lr, "seed": run.config.seed}
+        (other,) = of(runs, network=f"{run.config.network}_bn", **fields)
+        falls = [-phases.column(r, "train_accuracy").diff().min() for r in (other, run)]
+        if not np.isfinite(falls).all():
+            raise NotMeasured(f"{run.config.name}: one measurement of accuracy")
+        with_norm, without = (max(0.0, float(fall)) for fall in falls)
+        texts.append(f"η = {run.config.lr:g}: {100 * with_norm:.1f} and {100 * without:.1f} points")
+        found.append(with_norm < MORE_STABLE * without)
+    if not found:
+        raise NotMeasured("no run without batch normalization")
+    return Measurement(f"largest fall with and without: {'; '.join(texts)}", all(found))
+
+
 # -- Figure 4: peaks -------------------------------------------------------------------------------
 
 
@@ -155,6 +178,17 @@ def peak_epoch(runs: Sequence[Run], by: str, rising: bool) -> Measurement:
         return phases.largest(eigenvalue(run, 1)) * size / run.config.examples
 
     return ordered(stored(runs), by, rising, epoch)
+
+
+def after_both_stages(runs: Sequence[Run], accuracy: bool) -> Measurement:
+    """Whether the length of the first stage orders λ_1 in the last quarter of the steps, falling,
+    or the test accuracy there, rising."""
+
+    def level(run: Run) -> float:
+        values = phases.column(run, "test_accuracy") if accuracy else eigenvalue(run, 1)
+        return _late(run, values)
+
+    return ordered(stored(runs), "lr_decay_at", accuracy, level)
 
 
 # -- Figures 5 and 6: the step ---------------------------------------------------------------------
@@ -272,6 +306,11 @@ def faster(runs: Sequence[Run]) -> Measurement:
 def sharper(runs: Sequence[Run]) -> Measurement:
     """Whether the largest λ_1 along the way rises with K."""
     return peak_height(runs, 1, "sharpest", True)
+
+
+def sharper_with_less(runs: Sequence[Run]) -> Measurement:
+    """Whether the largest λ_1 along the way falls with γ, SGD being γ = 1."""
+    return peak_height(runs, 1, "gamma", False)
 
 
 def frobenius(runs: Sequence[Run]) -> Measurement:

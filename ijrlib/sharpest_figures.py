@@ -41,6 +41,10 @@ def setting(run: Any, by: str) -> str:
         return names[run.config.regularizer]
     if by == "sharpest":
         return f"K = {run.config.sharpest}" if run.config.sharpest else "SGD"
+    if by == "gamma":
+        return rf"$\gamma$ = {run.config.gamma:g}" if run.config.sharpest else "SGD"
+    if by == "lr_decay_at":
+        return f"first stage {run.config.lr_decay_at} steps"
     if by == "momentum":
         return rf"$\beta$ = {run.config.momentum:g}"
     return plain_setting(run, by).replace("B =", "S =")

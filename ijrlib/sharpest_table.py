@@ -1,7 +1,8 @@
 """The runs of the companion paper on the sharpest directions (Jastrzebski et al. 2019).
 
 As in :mod:`ijrlib.figure_table`.  At laptop scale a perceptron on Fashion-MNIST takes the place of
-SimpleCNN and ResNet-32 on CIFAR-10; every run goes on for the same time ηt.
+SimpleCNN and ResNet-32 on CIFAR-10, but for the reviews; runs that are compared go on for the same
+time ηt, or the same steps in a schedule.
 """
 
 from __future__ import annotations
@@ -66,6 +67,92 @@ def _variants(config: RunConfig) -> tuple[RunConfig, ...]:
     )
 
 
+# -- full batches ----------------------------------------------------------------------------------
+
+
+def _full_batch(lr: float, network: str) -> RunConfig:
+    steps = round(TIME / lr)
+    return RunConfig(
+        dataset="fashion_mnist",
+        examples=2500,
+        network=network,
+        lr=lr,
+        steps=steps,
+        inputs="unit",
+        chunk=2500,  # normalized as one batch
+        probe=500,
+        test_examples=2000,
+        measures={  # type: ignore[arg-type]
+            "accuracy": every(steps, steps // 200),
+            "sharpest": every(steps, steps // 20),
+        },
+    )
+
+
+def _full_batch_paper(lr: float, network: str) -> RunConfig:
+    return _full_batch(lr, network).replace(
+        dataset="cifar10", inputs="standardized", test_examples=10_000
+    )
+
+
+# -- schedules -------------------------------------------------------------------------------------
+
+SCHEDULE_STEPS = 2500
+
+
+def _two_stages(first: int) -> RunConfig:
+    """η = 0.2 for so many steps, then a tenth of it."""
+    steps = SCHEDULE_STEPS
+    when = [*every(first, 25), *every(steps, steps // 25, start=first)]
+    return _run(0.2).replace(
+        steps=steps,
+        lr_decay=0.1,
+        lr_decay_at=first,
+        measures={"accuracy": when, "sharpest": when, "hessian_trace": every(steps, 500)},
+    )
+
+
+def _two_stages_paper(epochs: int) -> RunConfig:
+    return _run_paper(0.1).replace(lr_decay=0.1, lr_decay_at=epochs * (50_000 // 128))
+
+
+# -- reviews ---------------------------------------------------------------------------------------
+
+REVIEWS_TIME = 400
+REVIEWS_LR = 0.5
+
+
+def _reviews(lr: float, batch_size: int = 128) -> RunConfig:
+    steps = round(REVIEWS_TIME / lr)
+    when = [*every(steps // 8, steps // 40), *every(steps, steps // 20, start=steps // 8)]
+    return RunConfig(
+        dataset="imdb",
+        examples=2000,
+        network="text_cnn",
+        lr=lr,
+        steps=steps,
+        batch_size=batch_size,
+        probe=200,
+        test_examples=1000,
+        measures={  # type: ignore[arg-type]
+            "accuracy": when,
+            "sharpest": when,
+            "hessian_trace": every(steps, steps // 5),
+        },
+    )
+
+
+def _reviews_paper(lr: float, batch_size: int = 128) -> RunConfig:
+    steps = EPOCHS * (25_000 // batch_size)
+    return _reviews(lr, batch_size).replace(
+        examples=25_000,
+        steps=steps,
+        probe=1250,
+        test_examples=25_000,
+        measures=dict.fromkeys(MEASURED, every(steps, steps // 200)),
+    )
+
+
 LRS, BATCHES, LR = (0.01, 0.05, 0.2), (32, 128, 512), 0.05
 NUDGED = (1, 5, 10)  # K; the paper's are in its figure alone
 SEEDS = 2
@@ -77,6 +164,33 @@ VARIANTS = _variants(BASE)
 NUDGED_BY_K = tuple(_nudged(BASE, k) for k in NUDGED)
 MOMENTUM = BY_LR[0].replace(momentum=0.9)
 
+FULL_BATCH_LRS = (0.1, 0.5)
+NETWORKS = ("mlp_300_100", "mlp_300_100_bn")
+FULL_BATCH = tuple(_full_batch(lr, network) for lr in FULL_BATCH_LRS for network in NETWORKS)
+FULL_BATCH_PAPER = tuple(
+    _full_batch_paper(lr, network) for lr in (0.01, 0.05) for network in ("resnet32", "resnet32_bn")
+)
+STAGES = (50, 200, 800)
+SCHEDULES = tuple(map(_two_stages, STAGES))
+SCHEDULES_PAPER = tuple(map(_two_stages_paper, (10, 30, 60)))
+REVIEWS_LRS = (0.2, 0.5, 1.0)
+REVIEWS_BY_LR = tuple(map(_reviews, REVIEWS_LRS))
+REVIEWS_BY_BATCH = tuple(_reviews(REVIEWS_LR, size) for size in (32, 512))
+REVIEWS_PAPER = tuple(map(_reviews_paper, REVIEWS_LRS)) + tuple(
+    _reviews_paper(REVIEWS_LR, size) for size in (32, 512)
+)
+GAMMAS = (0.01, 0.1)
+
+
+def _nudged_reviews(config: RunConfig) -> tuple[RunConfig, ...]:
+    """SGD, and Nudged-SGD along five directions."""
+    rule = {"regularizer": "nudged", "sharpest": 5}
+    return (config, *(config.replace(gamma=gamma, **rule) for gamma in GAMMAS))
+
+
+NUDGED_REVIEWS = _nudged_reviews(REVIEWS_BY_LR[1])
+NUDGED_REVIEWS_PAPER = _nudged_reviews(REVIEWS_PAPER[1])
+
 PAPER_LRS = (0.01, 0.05, 0.1)
 BY_LR_PAPER = tuple(map(_run_paper, PAPER_LRS))
 BY_BATCH_PAPER = tuple(_run_paper(LR, size) for size in BATCHES)
@@ -84,7 +198,11 @@ FIRST_PAPER = (_run_paper(0.1), _run_paper(0.005))
 VARIANTS_PAPER = (FIRST_PAPER[1], *_variants(FIRST_PAPER[1]))
 NUDGED_PAPER = (BY_LR_PAPER[0], *(_nudged(BY_LR_PAPER[0], k) for k in NUDGED))
 MOMENTUM_PAPER = (BY_LR_PAPER[0], BY_LR_PAPER[0].replace(momentum=0.9))
-VGG_PAPER = tuple(c.replace(network="vgg") for c in BY_LR_PAPER + BY_BATCH_PAPER[::2])
+OTHERS_PAPER = tuple(
+    c.replace(network=network)
+    for network in ("vgg", "resnet32", "resnet32_bn")
+    for c in BY_LR_PAPER + BY_BATCH_PAPER[::2]
+)
 
 STAND_IN = (
     "a perceptron 784-300-100-10 on 5,000 images of Fashion-MNIST takes the place of SimpleCNN and "
@@ -142,6 +260,22 @@ FIGURES: Mapping[str, Figure] = {
         NUDGED_PAPER,
         STAND_IN,
     ),
+    "sd09": Figure(
+        "Full batches with batch normalization",
+        "CIFAR-10, ResNet-32 with and without batch normalization, gradient descent on 2,500 "
+        "images, η = 0.01 and 0.05",
+        seeds(FULL_BATCH, 2),
+        seeds(FULL_BATCH_PAPER, 2),
+        "a perceptron 784-300-100-10 on 2,500 images of Fashion-MNIST takes the place of ResNet-32 "
+        "on CIFAR-10",
+    ),
+    "sd12": Figure(
+        "A schedule of two stages",
+        "CIFAR-10, network and learning rates in the figure alone",
+        seeds(SCHEDULES, 2),
+        SCHEDULES_PAPER,
+        STAND_IN,
+    ),
     "sd13": Figure(
         "Momentum and the largest eigenvalue",
         "CIFAR-10, network and η not stated in the caption",
@@ -149,10 +283,22 @@ FIGURES: Mapping[str, Figure] = {
         MOMENTUM_PAPER,
         STAND_IN,
     ),
+    "sd21": Figure(
+        "Reviews: learning rate, batch size and the two largest eigenvalues",
+        "IMDB, convolutional network, several η and S, none of them stated in the caption",
+        seeds(REVIEWS_BY_LR + REVIEWS_BY_BATCH, 2),
+        REVIEWS_PAPER,
+    ),
+    "sd22": Figure(
+        "Reviews: Nudged-SGD",
+        "IMDB, convolutional network, several γ, K and η not stated in the caption",
+        seeds(NUDGED_REVIEWS, 2),
+        NUDGED_REVIEWS_PAPER,
+    ),
     "unrun": Figure(
         "What is out of a laptop's reach, or of this library's",
-        "break-even point: Figures 1, 7 to 18; sharpest directions: Figures 9 to 12, 18, 21",
+        "break-even point: Figures 1 and 7 to 18; sharpest directions: Figures 10, 11 and 18",
         (),
-        VGG_PAPER,
+        OTHERS_PAPER,
     ),
 }

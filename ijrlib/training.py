@@ -77,6 +77,7 @@ def train(
     update: Update = gradient,
     optimizer: torch.optim.Optimizer | None = None,
     lr_decay: float = 1.0,
+    lr_decay_at: int = 0,
     augment: bool = False,
 ) -> Iterator[Step]:
     """Yield each step t = start … steps at θ(t); the update follows when the next one is asked for.
@@ -99,10 +100,12 @@ def train(
         optimizer: of the model's trainable parameters; plain SGD where it is None.  Its learning
             rate is set here.
         lr_decay: factor on the learning rate at each of the shares ``DECAY_AT`` of the steps.
+        lr_decay_at: the one step at which the learning rate decays in place of these.
         augment: see :class:`~ijrlib.config.RunConfig`.
     """
     tensors = list(trainable(model).values())
     optimizer = optimizer or torch.optim.SGD(tensors, lr)
+    decays = [lr_decay_at] if lr_decay_at else [share * steps for share in DECAY_AT]
     for t in range(start, steps + 1):
         if batch_size is None:
             batch_x, batch_y = x, y
@@ -111,7 +114,7 @@ def train(
             batch_x, batch_y = x[index], y[index]
         if augment:
             batch_x = shifted_and_mirrored(batch_x, seed, t)
-        rate = lr * lr_decay ** sum(t >= share * steps for share in DECAY_AT)
+        rate = lr * lr_decay ** sum(t >= at for at in decays)
         buffers = {name: b.clone() for name, b in model.named_buffers()}
         found = update(model, loss, batch_x, batch_y, step=t, chunk=chunk, autocast=autocast)
         yield Step(t, found.loss, found.logits, batch_y, buffers, found.gradient, rate)

@@ -548,22 +548,64 @@ CASES |= {
         each("momentum", (0.0, 0.9), 1),
     ),
 }
-_VGG = {"network": "vgg"}
-CASES["unrun-sd10"] = (
-    each("lr", (0.01, 0.05), -1, **_VGG),
-    each("lr", (0.01, 0.05), 4, **_VGG),
-)
-for _by, _values, _short, _fields in (
-    ("lr", (0.01, 0.05, 0.2), "lr", {}),
-    ("batch_size", (512, 128, 32), "batch", {"lr": 0.05}),
+for _key, _network in (("sd10", "vgg"), ("sd11", "resnet32_bn")):
+    CASES[f"unrun-{_key}"] = (
+        each("lr", (0.01, 0.05), -1, network=_network),
+        each("lr", (0.01, 0.05), 4, network=_network),
+    )
+
+
+def with_and_without_norm(fall: float, fall_without: float) -> list[Run]:
+    """Two seeds with batch normalization and without, whose training accuracy falls once."""
+    runs = []
+    for seed in (0, 1):
+        for network, points in (("mlp_300_100", fall_without), ("mlp_300_100_bn", fall)):
+            run = sharpest_run(seed=seed, network=network)
+            late = run.series["step"] == 50
+            accuracy = run.series["train_accuracy"] - points * late
+            runs.append(with_columns(run, train_accuracy=accuracy))
+    return runs
+
+
+def stages(height: float, accuracy: float) -> list[Run]:
+    """Two seeds for three lengths of the first stage; λ_1 and accuracy as powers of its place."""
+    runs = each("lr_decay_at", (10, 20, 30), height, lr_decay=0.1)
+    place = {10: 1, 20: 2, 30: 3}
+    return [
+        scaled(run, "test_accuracy", 0.5 * place[run.config.lr_decay_at] ** accuracy)
+        for run in runs
+    ]
+
+
+def by_gamma(height: float) -> list[Run]:
+    """Two seeds of SGD and of Nudged-SGD with two γ; λ_1 as a power of the place."""
+    rules = ({}, *({"regularizer": "nudged", "sharpest": 5, "gamma": g} for g in (0.1, 0.01)))
+    return [
+        sharpest_run(seed=seed, height=n**height, **rule)
+        for n, rule in enumerate(rules, 1)
+        for seed in (0, 1)
+    ]
+
+
+CASES |= {
+    "sd09-stable": (with_and_without_norm(0.1, 0.3), with_and_without_norm(0.25, 0.3)),
+    "sd12-sharpness": (stages(-1, 0), stages(1, 0)),
+    "sd12-accuracy": (stages(0, 0.5), stages(0, -0.5)),
+    "sd22-sharper": (by_gamma(1), by_gamma(-1)),
+}
+for _figure, _by, _values, _short, _fields in (
+    ("sd04", "lr", (0.01, 0.05, 0.2), "lr", {}),
+    ("sd04", "batch_size", (512, 128, 32), "batch", {"lr": 0.05}),
+    ("sd21", "lr", (0.2, 0.5, 1.0), "lr", {}),
+    ("sd21", "batch_size", (512, 128, 32), "batch", {"lr": 0.5}),
 ):
     for _key in ("first", "second"):
         # made-up eigenvalues go as 1/η
-        CASES[f"sd04-{_key}-{_short}"] = (
+        CASES[f"{_figure}-{_key}-{_short}"] = (
             each(_by, _values, -1, **_fields),
             each(_by, _values, 4, **_fields),
         )
-    CASES[f"sd04-earlier-{_short}"] = tuple(
+    CASES[f"{_figure}-earlier-{_short}"] = tuple(
         [
             sharpest_run(**{_by: v}, seed=seed, peak=peak, **_fields)
             for v, peak in zip(_values, order, strict=True)

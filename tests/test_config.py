@@ -65,6 +65,7 @@ def test_every_field_changes_the_hash():
         "sharpest": {"regularizer": "sharpest_only", "sharpest": 2},
         "gamma": {"regularizer": "nudged", "sharpest": 2, "gamma": 0.5},
         "regularizer_from": {"regularizer": "sam", "rho": 0.1, "regularizer_from": 3},
+        "lr_decay_at": {"lr_decay": 0.2, "lr_decay_at": 4},
     }
     assert set(changes) == set(RunConfig.__dataclass_fields__)
     whole = {k: v for k, v in changes.items() if isinstance(v, dict) and k != "measures"}
@@ -124,6 +125,8 @@ def test_the_name_tells_the_regularizer_and_its_strength():
         ({"momentum": 1.0}, r"momentum: expected a number in \[0, 1\), got 1.0"),
         ({"weight_decay": -1}, "weight_decay: expected a number of at least 0, got -1"),
         ({"lr_decay": 0}, r"lr_decay: expected a number in \(0, 1\], got 0"),
+        ({"lr_decay_at": 3}, "lr_decay_at: expected 0 without lr_decay, got 3"),
+        ({"lr_decay": 0.1, "lr_decay_at": -1}, "lr_decay_at: expected at least 0, got -1"),
         ({"augment": 1}, "augment: expected true or false, got 1"),
         ({"mu": "large"}, "mu: expected a number, got 'large'"),
     ],

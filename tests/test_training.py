@@ -170,6 +170,14 @@ def test_momentum_weight_decay_and_decay_of_eta_follow_their_formulas():
     torch.testing.assert_close(theta(model), value, rtol=1e-12, atol=1e-14)
 
 
+def test_a_schedule_of_two_stages_has_one_decay_at_its_step():
+    model, x, y = problem()
+    loss = LOSSES["cross_entropy"]
+    arguments = {"lr": 0.2, "steps": 10, "lr_decay": 0.1, "lr_decay_at": 4}
+    rates = [step.lr for step in train(model, loss, x, y, **arguments)]
+    assert rates == pytest.approx([0.2] * 4 + [0.02] * 7)
+
+
 @pytest.mark.parametrize(
     "fields",
     [
