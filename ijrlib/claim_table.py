@@ -1031,7 +1031,7 @@ BREAK_EVEN = [
         )
         for short, what, by, fields in (
             ("lr", "larger η", "lr", {"batch_size": 128}),
-            ("batch", "smaller S", "batch_size", {"lr": 1.0}),
+            ("batch", "smaller S", "batch_size", {"lr": 0.5}),
         )
         for key, name, statement, column, _, up in CONJECTURES
         for rising in (up == (by == "lr"),)
@@ -1282,8 +1282,8 @@ UNRUN = [
         ),
         (
             "sd-words",
-            "With a larger η or a smaller S, the peaks of the two largest eigenvalues of an LSTM as "
-            "a language model are smaller and come earlier.",
+            "With a larger η or a smaller S, the peaks of the two largest eigenvalues of an LSTM "
+            "that models language are smaller and come earlier.",
             "as for sd04",
             SEEDS_APART,
             "",

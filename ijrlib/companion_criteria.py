@@ -3,8 +3,8 @@
 Conventions as in :mod:`ijrlib.criteria`.  Thresholds were fixed on 2026-11-27, after one trial of
 SimpleCNN at η = 0.1 with augmentation that is not stored, and before the runs that are; those of
 batch normalization likewise, after trials of a tenth of the length at η = 0.1 and 1, and at η = 1
-without it; those of the LSTM after trials at η = 0.3, 1 and 3 of which the loss and the accuracy
-were looked at and nothing else.
+without it; those of the LSTM after trials, with two initializations, of which the loss and the
+accuracy were looked at, and ‖H‖ in one that had not begun to learn.
 """
 
 from __future__ import annotations

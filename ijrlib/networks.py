@@ -5,14 +5,11 @@ Parameter counts match the paper's exactly; `tests/test_networks.py` holds them.
 
 from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ijrlib.text import VOCABULARY
-
-_Layer = TypeVar("_Layer", nn.Linear, nn.Conv1d)
 
 INITIALIZATIONS = ("default", "xavier_normal", "kaiming_normal")
 
@@ -214,22 +211,15 @@ class LSTM(nn.Module):
 
     With gates i, f, o and candidate u, each an affine function of the word and of h:
     c ← σ(f)c + σ(i)tanh(u), h ← σ(o)tanh(c).  Written out because PyTorch's own can't be
-    differentiated twice on a GPU, nor in forward mode.  Its own initialization is that of Keras,
-    whose examples the companion papers followed: Glorot-uniform, orthogonal from state to state,
-    zero biases but one for the forget gate, embedding uniform on ±0.05.
+    differentiated twice on a GPU, nor in forward mode.
     """
 
-    def __init__(
-        self, vocabulary: int = VOCABULARY, classes: int = 2, embedding: int = 128, units: int = 100
-    ):
+    def __init__(self, vocabulary: int = VOCABULARY, classes: int = 2, units: int = 100):
         super().__init__()
-        self.embedding = _embedding(vocabulary, embedding)
-        self.inputs = _glorot(nn.Linear(embedding, 4 * units))  # i, f, u and o
+        self.embedding = nn.Embedding(vocabulary, 128)
+        self.inputs = nn.Linear(128, 4 * units)  # i, f, u and o
         self.recurrent = nn.Linear(units, 4 * units, bias=False)
-        self.head = _glorot(nn.Linear(units, classes))
-        nn.init.ones_(self.inputs.bias[units : 2 * units])
-        for gate in self.recurrent.weight.split(units):
-            nn.init.orthogonal_(gate)
+        self.head = nn.Linear(units, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         inputs = self.inputs(self.embedding(x)).unbind(1)
@@ -243,31 +233,18 @@ class LSTM(nn.Module):
 
 class TextCNN(nn.Module):
     """Embedding (50), a convolution over three words (250 filters), the largest output over the
-    text, two linear layers: words (n, T) to logits (n, classes).  Initialization as in
-    :class:`LSTM`."""
+    text, two linear layers: words (n, T) to logits (n, classes)."""
 
     def __init__(self, vocabulary: int = VOCABULARY, classes: int = 2):
         super().__init__()
-        self.embedding = _embedding(vocabulary, 50)
-        self.convolution = _glorot(nn.Conv1d(50, 250, 3))
-        self.hidden = _glorot(nn.Linear(250, 250))
-        self.head = _glorot(nn.Linear(250, classes))
+        self.embedding = nn.Embedding(vocabulary, 50)
+        self.convolution = nn.Conv1d(50, 250, 3)
+        self.hidden = nn.Linear(250, 250)
+        self.head = nn.Linear(250, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         outputs = torch.relu(self.convolution(self.embedding(x).transpose(1, 2)))
         return self.head(torch.relu(self.hidden(outputs.amax(2))))
-
-
-def _embedding(words: int, size: int) -> nn.Embedding:
-    embedding = nn.Embedding(words, size)
-    nn.init.uniform_(embedding.weight, -0.05, 0.05)
-    return embedding
-
-
-def _glorot(layer: _Layer) -> _Layer:
-    nn.init.xavier_uniform_(layer.weight)
-    nn.init.zeros_(layer.bias)  # pyright: ignore[reportArgumentType]
-    return layer
 
 
 LANGUAGE_MODEL = 1000

@@ -366,6 +366,7 @@ def _heading(figure: str) -> str:
         "be03": "Break-even point: Figures 3 and 4",
         "be05": "Break-even point: Figure 5",
         "be06": "Break-even point: Figure 6",
+        "be11": "Break-even point: Figures 3, 11 and 12",
         "bemodel": "Break-even point: the model",
         "sd01": "Sharpest directions: Figures 1 and 2",
         "unrun": "Not run here",

@@ -410,8 +410,8 @@ for _key, _column, _up in (
             companions("lr", (0.01, 0.1), _column, _bad, **_fields),
         )
     CASES[f"be11-{_key}-lr"] = (
-        companions("lr", (0.3, 1.0), _column, _good, batch_size=128),
-        companions("lr", (0.3, 1.0), _column, _bad, batch_size=128),
+        companions("lr", (0.1, 0.5), _column, _good, batch_size=128),
+        companions("lr", (0.1, 0.5), _column, _bad, batch_size=128),
     )
     _fields = {"network": "mlp_300_100", "lr": 0.05}
     _sign = -0.5 if _up else 0.5
@@ -420,8 +420,8 @@ for _key, _column, _up in (
         companions("batch_size", (16, 64, 256), _column, -_sign, **_fields),
     )
     CASES[f"be11-{_key}-batch"] = (
-        companions("batch_size", (32, 512), _column, _sign, lr=1.0),
-        companions("batch_size", (32, 512), _column, -_sign, lr=1.0),
+        companions("batch_size", (32, 512), _column, _sign, lr=0.5),
+        companions("batch_size", (32, 512), _column, -_sign, lr=0.5),
     )
 
 

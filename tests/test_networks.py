@@ -143,14 +143,16 @@ def test_resnet_draws_convolutions_with_variance_two_over_fan_out():
         )
 
 
-@pytest.mark.parametrize("name", ["6cnn", "simple_cnn", "3fcn_mnist"])
+@pytest.mark.parametrize("name", ["6cnn", "simple_cnn", "3fcn_mnist", "lstm", "text_cnn"])
 def test_the_other_networks_start_as_pytorch_does(name):
     torch.manual_seed(3)
     expected = networks.NETWORKS[name]()
     network = networks.build(name, seed=3)
-    for layer in layers(network, nn.Conv2d | nn.Linear):
+    for layer in layers(network, nn.Conv2d | nn.Conv1d | nn.Linear):
         fan_in = layer.weight[0].numel()
         assert layer.weight.abs().max() <= 1 / math.sqrt(fan_in)
+    for embedding in layers(network, nn.Embedding):
+        assert standard_deviation_is(embedding.weight, 1.0)
     pairs = zip(network.parameters(), expected.parameters(), strict=True)
     assert all(torch.equal(ours, theirs) for ours, theirs in pairs)
 

@@ -183,17 +183,6 @@ def test_the_lstm_is_pytorchs_own():
     assert torch.allclose(ours(x), ours.head(last), rtol=0, atol=1e-13)
 
 
-def test_the_lstm_starts_as_in_keras():
-    network = networks.build("lstm")
-    bias = network.inputs.bias.view(4, 100)
-    assert torch.equal(bias, torch.tensor([0.0, 1.0, 0.0, 0.0])[:, None].expand(4, 100))
-    for gate in network.recurrent.weight.detach().double().split(100):
-        assert torch.allclose(gate @ gate.T, torch.eye(100).double(), rtol=0, atol=1e-5)
-    limit = (6 / (128 + 400)) ** 0.5  # Glorot over all four gates at once
-    assert 0.99 * limit < network.inputs.weight.abs().max() <= limit
-    assert 0.049 < network.embedding.weight.abs().max() <= 0.05
-
-
 def test_the_text_network_takes_the_largest_output_over_three_words_anywhere():
     network = networks.build("text_cnn", dtype=torch.float64)
     x = torch.randint(2, 100, (2, 9), generator=torch.Generator().manual_seed(0))
