@@ -118,8 +118,8 @@ def _two_stages_paper(epochs: int) -> RunConfig:
 
 # -- reviews ---------------------------------------------------------------------------------------
 
-REVIEWS_TIME = 400
-REVIEWS_LR = 0.5
+REVIEWS_TIME = 40
+REVIEWS_LR = 0.03
 
 
 def _reviews(lr: float, batch_size: int = 128) -> RunConfig:
@@ -132,7 +132,7 @@ def _reviews(lr: float, batch_size: int = 128) -> RunConfig:
         lr=lr,
         steps=steps,
         batch_size=batch_size,
-        probe=200,
+        probe=100,
         test_examples=1000,
         measures={  # type: ignore[arg-type]
             "accuracy": when,
@@ -173,7 +173,7 @@ FULL_BATCH_PAPER = tuple(
 STAGES = (50, 200, 800)
 SCHEDULES = tuple(map(_two_stages, STAGES))
 SCHEDULES_PAPER = tuple(map(_two_stages_paper, (10, 30, 60)))
-REVIEWS_LRS = (0.2, 0.5, 1.0)
+REVIEWS_LRS = (0.01, 0.03, 0.1)
 REVIEWS_BY_LR = tuple(map(_reviews, REVIEWS_LRS))
 REVIEWS_BY_BATCH = tuple(_reviews(REVIEWS_LR, size) for size in (32, 512))
 REVIEWS_PAPER = tuple(map(_reviews_paper, REVIEWS_LRS)) + tuple(
