@@ -134,6 +134,29 @@ def largest(runs: Sequence[Any], by: str) -> Figure:
 
 
 @styled
+def along(runs: Sequence[Any], by: str) -> Figure:
+    """λ_K, λ_H with 2/η (dotted), Tr K/λ_K, all three logarithmic, and training accuracy against
+    time ηt, a colour for each value of η or S, a line for each seed."""
+    figure, grid = plt.subplots(2, 2, figsize=(8.4, 5.2), sharex=True)
+    names = (K, "sharpness", "conditioning", "train_accuracy")
+    for axes, name in zip(grid.flat, names, strict=True):
+        for k, value in enumerate(sorted(values_of(runs, by))):
+            for seed, run in enumerate(r for r in runs if getattr(r.config, by) == value):
+                values = quantity(run, name) * (100 if name == "train_accuracy" else 1)
+                style = {"color": COLORS[k], "linestyle": STYLES[k], "linewidth": 1}
+                label = setting(run, by).replace("B =", "S =") if seed == 0 else None
+                axes.plot(run.config.lr * values.index, values, label=label, **style)
+                if name == "sharpness":
+                    axes.axhline(2 / run.config.lr, color=COLORS[k], linestyle=":", linewidth=0.8)
+        axes.set_yscale("linear" if name == "train_accuracy" else "log")
+        axes.set_ylabel(LABELS.get(name, "training accuracy (%)"))
+    for axes in grid[1]:
+        axes.set_xlabel(r"time $\eta t$")
+    grid[1, 1].legend()
+    return figure
+
+
+@styled
 def batch_normalization(runs: Sequence[Any]) -> Figure:
     """λ_K, λ_H, Tr K/λ_K and ‖γ‖ of the last batch normalization against the step, whose axis is
     linear up to ten and logarithmic beyond; a colour for each η, a line for each seed, grey and

@@ -110,6 +110,34 @@ def instability(runs: Sequence[Any]) -> Figure:
 
 
 @styled
+def normalized(runs: Sequence[Any]) -> Figure:
+    """λ_1 in units of 2/η, logarithmic, and training accuracy against time, a column for each η, a
+    colour for either network, a line for each seed."""
+    lrs = values_of(runs, "lr")
+    figure, grid = plt.subplots(
+        2, len(lrs), figsize=(8.4, 4.6), sharex="col", sharey="row", squeeze=False
+    )
+    for (above, below), lr in zip(grid.T, lrs, strict=True):
+        seen = set()
+        for run in (r for r in runs if r.config.lr == lr):
+            normal = run.config.network.endswith("_bn")
+            label = "with batch normalization" if normal else "without"
+            style = {"color": ORANGE if normal else BLUE, "linewidth": 1}
+            style["linestyle"] = STYLES[int(normal)]
+            first = None if label in seen else label
+            seen.add(label)
+            _curve(above, run, eigenvalue(run, 1) * lr / 2, label=first, **style)
+            _curve(below, run, 100 * phases.column(run, "train_accuracy"), **style)
+        above.axhline(1, color=GREY, linestyle=":")
+        above.set(yscale="log", title=rf"$\eta$ = {lr:g}")
+        below.set_xlabel(TIME)
+    grid[0, 0].set_ylabel(r"$\lambda_1$ in units of 2/$\eta$")
+    grid[1, 0].set_ylabel("training accuracy (%)")
+    grid[0, 0].legend()
+    return figure
+
+
+@styled
 def peaks(runs: Sequence[Any], by: str) -> Figure:
     """λ_1 (left) and λ_2 (right) against time ηt, a colour for each value of η or S, a line for
     each seed; both axes logarithmic, time from the first measurement after the start."""
@@ -121,14 +149,20 @@ def peaks(runs: Sequence[Any], by: str) -> Figure:
     return figure
 
 
-def _compared(axes: Axes, runs: Sequence[Any], by: str, values: Callable[[Any], pd.Series]) -> None:
+def _compared(
+    axes: Axes,
+    runs: Sequence[Any],
+    by: str,
+    values: Callable[[Any], pd.Series],
+    draw: Callable[..., None] = _curve,
+) -> None:
     """A colour and a style for each value of a field, a line for each seed."""
     for k, value in enumerate(values_of(runs, by)):
         for seed, run in enumerate(r for r in runs if getattr(r.config, by) == value):
             style = {"color": COLORS[k], "linestyle": STYLES[k], "linewidth": 1}
             label = setting(run, by) if seed == 0 else None
             with suppress(NotMeasured):
-                _curve(axes, run, values(run), label=label, **style)
+                draw(axes, run, values(run), label=label, **style)
 
 
 @styled
@@ -194,18 +228,41 @@ def surfaces(run: Any) -> Figure:
     return figure
 
 
+OUTCOMES = (
+    (r"$\lambda_1$", lambda run: eigenvalue(run, 1)),
+    ("loss", loss),
+    ("test accuracy (%)", lambda run: 100 * phases.column(run, "test_accuracy")),
+)
+
+
+@styled
+def schedules(runs: Sequence[Any]) -> Figure:
+    """λ_1 with 2/η of either stage, dotted, the loss of the probe, both logarithmic, and test
+    accuracy against the step, a colour for each length of the first stage, a line for each seed."""
+
+    def curve(axes: Axes, run: Any, values: pd.Series, **style: Any) -> None:
+        axes.plot(values.index.to_numpy(dtype=float), values.to_numpy(), **style)
+
+    figure, panels = plt.subplots(1, 3, figsize=(8.4, 3.2))
+    for axes, (label, values) in zip(panels, OUTCOMES, strict=True):
+        _compared(axes, runs, "lr_decay_at", values, curve)
+        axes.set(xlabel="step", ylabel=label)
+    config = runs[0].config
+    for rate in (config.lr, config.lr * config.lr_decay):
+        panels[0].axhline(2 / rate, color=GREY, linestyle=":")
+    panels[0].set_yscale("log")
+    panels[1].set_yscale("log")
+    panels[2].legend()
+    return figure
+
+
 @styled
 def rules(runs: Sequence[Any], by: str) -> Figure:
     """λ_1, the loss of the probe, both logarithmic, and test accuracy against time, a colour for
     each update rule, a line for each seed; a vertical line where the rule sets in."""
     figure, panels = plt.subplots(1, 3, figsize=(8.4, 3.2))
-    quantities = (
-        (r"$\lambda_1$", lambda run: eigenvalue(run, 1)),
-        ("loss", loss),
-        ("test accuracy (%)", lambda run: 100 * phases.column(run, "test_accuracy")),
-    )
     starts = {r.config.lr * r.config.regularizer_from for r in runs if r.config.regularizer_from}
-    for axes, (label, values) in zip(panels, quantities, strict=True):
+    for axes, (label, values) in zip(panels, OUTCOMES, strict=True):
         _compared(axes, runs, by, values)
         axes.set(xlabel=TIME, ylabel=label)
         for start in starts:

@@ -23,6 +23,7 @@ FIGURES = {
     "stability": companion_figures.mean_square_stability(LR, {"S = 1": (LR, 2 * LR, 0 * LR)}),
     "early_phase": companion_figures.early_phase(PAIR),
     "largest": companion_figures.largest(SEEDS, "lr"),
+    "along": companion_figures.along(SEEDS, "lr"),
     "batch_and_single": companion_figures.batch_and_single(PAIR[0]),
     "one_time_axis": companion_figures.one_time_axis(PAIR),
 }
@@ -33,7 +34,7 @@ def test_every_figure_is_an_opaque_card(name):
     card(FIGURES[name])
 
 
-@pytest.mark.parametrize("name", ["stability", "batch_and_single", "batch_normalization"])
+@pytest.mark.parametrize("name", ["stability", "batch_and_single", "batch_normalization", "along"])
 def test_axes_are_labelled(name):
     labelled(FIGURES[name])
 
@@ -73,6 +74,20 @@ def test_the_largest_values_are_points_for_each_run_and_a_line_through_their_mea
     for dot, (lr, values) in zip(dots, expected.items(), strict=True):
         np.testing.assert_allclose(points(dot)[0], lr)
         np.testing.assert_allclose(points(dot)[1], values)
+
+
+def test_quantities_along_training_have_a_line_for_each_run_against_time():
+    norm, sharpness, _, accuracy = FIGURES["along"].axes
+    first = SEEDS[0]
+    x, y = points(norm.get_lines()[0])
+    np.testing.assert_allclose(x, 0.01 * first.series["step"])
+    np.testing.assert_allclose(y, first.series["covariance_norm"])
+    assert len(norm.get_lines()) == len(SEEDS)
+    dotted = [line for line in sharpness.get_lines() if line.get_linestyle() == ":"]
+    assert {round(points(line)[1][0], 6) for line in dotted} == {20.0, 200.0}
+    np.testing.assert_allclose(
+        points(accuracy.get_lines()[0])[1], 100 * first.series["train_accuracy"]
+    )
 
 
 def test_batch_normalization_is_drawn_for_every_eta_beside_one_run_without():

@@ -20,7 +20,20 @@ NUDGED = [
     sharpest_run(),
     *(sharpest_run(height=k, regularizer="nudged", sharpest=k) for k in (1, 5)),
 ]
+NORMALIZED = [
+    sharpest_run(lr=lr, network=network)
+    for lr in (0.05, 0.2)
+    for network in ("mlp_300_100", "mlp_300_100_bn")
+]
+STAGES = [sharpest_run(lr_decay=0.1, lr_decay_at=at, seed=s) for s in (0, 1) for at in (10, 40)]
+GAMMAS = [
+    sharpest_run(),
+    *(sharpest_run(regularizer="nudged", sharpest=5, gamma=g, height=2) for g in (0.01, 0.1)),
+]
 FIGURES = {
+    "normalized": sharpest_figures.normalized(NORMALIZED),
+    "schedules": sharpest_figures.schedules(STAGES),
+    "gamma": sharpest_figures.rules(GAMMAS, "gamma"),
     "eigenvalues": sharpest_figures.eigenvalues(BY_LR),
     "instability": sharpest_figures.instability([phase_run(lr=lr) for lr in (0.02, 0.04)]),
     "peaks": sharpest_figures.peaks(BY_LR, "lr"),
@@ -99,3 +112,39 @@ def test_the_largest_values_are_drawn_against_the_number_of_directions():
     np.testing.assert_allclose(x, [0, 1, 5])
     np.testing.assert_allclose(y, [run.arrays["top_values"][:, 0].max() for run in NUDGED])
     np.testing.assert_allclose(points(right.get_lines()[0])[1], 70)
+
+
+def test_networks_with_and_without_normalization_are_in_one_panel_in_units_of_two_over_eta():
+    above, _, below, _ = FIGURES["normalized"].axes
+    without, with_norm, threshold = above.get_lines()
+    assert [entry.get_label() for entry in (without, with_norm)] == [
+        "without",
+        "with batch normalization",
+    ]
+    x, y = points(without)
+    run = NORMALIZED[0]
+    np.testing.assert_allclose(x, 0.05 * run.arrays["top_values.steps"])
+    np.testing.assert_allclose(y, run.arrays["top_values"][:, 0] * 0.025)
+    assert set(points(threshold)[1]) == {1.0}
+    np.testing.assert_allclose(
+        points(below.get_lines()[1])[1], 100 * NORMALIZED[1].series["train_accuracy"]
+    )
+
+
+def test_schedules_are_drawn_against_the_step_with_the_thresholds_of_both_stages():
+    sharp, *_, accuracy = FIGURES["schedules"].axes
+    lines = sharp.get_lines()
+    assert len(lines) == len(STAGES) + 2
+    np.testing.assert_allclose(points(lines[0])[0], STAGES[0].arrays["top_values.steps"])
+    assert [points(entry)[1][0] for entry in lines[-2:]] == pytest.approx([40, 400])
+    labels = [text.get_text() for text in accuracy.get_legend().get_texts()]
+    assert labels == ["first stage 10 steps", "first stage 40 steps"]
+
+
+def test_nudged_sgd_is_labelled_by_its_factor_and_sgd_as_what_it_is():
+    legend = FIGURES["gamma"].axes[2].get_legend()
+    assert {text.get_text() for text in legend.get_texts()} == {
+        "SGD",
+        r"$\gamma$ = 0.01",
+        r"$\gamma$ = 0.1",
+    }
