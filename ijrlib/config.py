@@ -49,6 +49,8 @@ NETWORKS = (
     "lstm",
     "text_cnn",
     "lstm_words",
+    "lstm_small",
+    "text_cnn_small",
 )
 INPUTS = ("standardized", "unit")
 DECAY_AT = (0.3, 0.6, 0.8)

@@ -206,18 +206,19 @@ def wide_resnet(depth: int = 28, width: int = 10, classes: int = 10) -> nn.Seque
 
 
 class LSTM(nn.Module):
-    """Embedding (128), an LSTM (100 units), a linear layer on its last state: words (n, T) to
-    logits (n, classes).
+    """Embedding, an LSTM, a linear layer on its last state: words (n, T) to logits (n, classes).
 
     With gates i, f, o and candidate u, each an affine function of the word and of h:
     c ← σ(f)c + σ(i)tanh(u), h ← σ(o)tanh(c).  Written out because PyTorch's own can't be
     differentiated twice on a GPU, nor in forward mode.
     """
 
-    def __init__(self, vocabulary: int = VOCABULARY, classes: int = 2, units: int = 100):
+    def __init__(
+        self, vocabulary: int = VOCABULARY, classes: int = 2, embedding: int = 128, units: int = 100
+    ):
         super().__init__()
-        self.embedding = nn.Embedding(vocabulary, 128)
-        self.inputs = nn.Linear(128, 4 * units)  # i, f, u and o
+        self.embedding = nn.Embedding(vocabulary, embedding)
+        self.inputs = nn.Linear(embedding, 4 * units)  # i, f, u and o
         self.recurrent = nn.Linear(units, 4 * units, bias=False)
         self.head = nn.Linear(units, classes)
 
@@ -232,15 +233,21 @@ class LSTM(nn.Module):
 
 
 class TextCNN(nn.Module):
-    """Embedding (50), a convolution over three words (250 filters), the largest output over the
-    text, two linear layers: words (n, T) to logits (n, classes)."""
+    """Embedding, a convolution over three words, the largest output over the text, two linear
+    layers: words (n, T) to logits (n, classes)."""
 
-    def __init__(self, vocabulary: int = VOCABULARY, classes: int = 2):
+    def __init__(
+        self,
+        vocabulary: int = VOCABULARY,
+        classes: int = 2,
+        embedding: int = 50,
+        units: int = 250,
+    ):
         super().__init__()
-        self.embedding = nn.Embedding(vocabulary, 50)
-        self.convolution = nn.Conv1d(50, 250, 3)
-        self.hidden = nn.Linear(250, 250)
-        self.head = nn.Linear(250, classes)
+        self.embedding = nn.Embedding(vocabulary, embedding)
+        self.convolution = nn.Conv1d(embedding, units, 3)
+        self.hidden = nn.Linear(units, units)
+        self.head = nn.Linear(units, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         outputs = torch.relu(self.convolution(self.embedding(x).transpose(1, 2)))
@@ -273,19 +280,28 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "lstm": LSTM,
     "text_cnn": TextCNN,
     "lstm_words": partial(LSTM, vocabulary=LANGUAGE_MODEL, classes=LANGUAGE_MODEL),
+    # for the few words of the invented reviews
+    "lstm_small": partial(LSTM, vocabulary=100, embedding=8, units=8),
+    "text_cnn_small": partial(TextCNN, vocabulary=100, embedding=8, units=16),
 }
 """Name -> constructor without arguments."""
+
+READERS = {  # network of words -> how many it reads, number of its logits
+    "lstm": (80, 2),
+    "text_cnn": (80, 2),
+    "lstm_words": (20, LANGUAGE_MODEL),
+    "lstm_small": (20, 2),
+    "text_cnn_small": (20, 2),
+}
 
 INPUT_SHAPES: dict[str, tuple[int, ...]] = {
     name: (1, 28, 28) if name.startswith(("3fcn_mnist", "mlp")) else (3, 32, 32)
     for name in NETWORKS
-} | {"lstm": (80,), "text_cnn": (80,), "lstm_words": (20,)}
+} | {name: (words,) for name, (words, _) in READERS.items()}
 """Name -> (channels, height, width) of one example, or the number of its words."""
 
 CLASSES: dict[str, int] = {name: 100 if name.endswith("cifar100") else 10 for name in NETWORKS} | {
-    "lstm": 2,
-    "text_cnn": 2,
-    "lstm_words": LANGUAGE_MODEL,
+    name: classes for name, (_, classes) in READERS.items()
 }
 """Name -> number C of logits."""
 
