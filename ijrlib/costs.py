@@ -122,8 +122,8 @@ CPU_RATE = 1e11
 (chapter "What the runs cost")."""
 
 PASS_SECONDS = 4e-3
-"""What a gradient takes on a CPU however few its examples: calls and small kernels, about, with which
-the estimates are nearest to what the stored runs took."""
+"""What a gradient takes on a CPU however few its examples: calls and small kernels.  So it is
+nearest to what the stored runs took."""
 
 RECURRENT = {"lstm": 20.0, "lstm_words": 5.0}
 """Times ``PASS_SECONDS`` that it takes word by word, about."""
