@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ijrlib.networks import PreActivationBlock, ResidualBlock
+from ijrlib.networks import LSTM, PreActivationBlock, ResidualBlock, TextCNN
 
 CLASSES = 3
 
@@ -50,6 +50,17 @@ def batch_normalized() -> nn.Sequential:
     )
 
 
+class Words(nn.Module):
+    """Eight words of a vocabulary of five out of an input of shape (1, 2, 4)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.bucketize(x.flatten(1), torch.tensor([-0.8, -0.2, 0.2, 0.8], dtype=x.dtype))
+
+
+def reading(network: type[LSTM | TextCNN]) -> nn.Sequential:
+    return nn.Sequential(Words(), network(vocabulary=5, classes=CLASSES, embedding=3, units=2))
+
+
 KINDS = {
     "linear": lambda: nn.Sequential(nn.Flatten(), nn.Linear(8, CLASSES)),
     "fully connected, tanh": lambda: fully_connected(nn.Tanh),
@@ -58,6 +69,8 @@ KINDS = {
     "convolutional, ReLU": lambda: convolutional(nn.ReLU),
     "residual": residual,
     "batch normalization": batch_normalized,
+    "LSTM": lambda: reading(LSTM),
+    "words, convolutional": lambda: reading(TextCNN),
 }
 """Small networks of each kind, for inputs of shape (1, 2, 4)."""
 
