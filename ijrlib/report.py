@@ -20,6 +20,7 @@ import pandas as pd
 from ijrlib import benchmarks as _benchmarks
 from ijrlib import claims as _claims
 from ijrlib import experiments, store
+from ijrlib.config import DECAY_AT, RunConfig
 from ijrlib.store import Run
 
 BADGES = {  # verdict: (sign, background of its badge); white text on each has a contrast above 4.5
@@ -316,6 +317,22 @@ def csv_link(run: Run) -> str:
 # -- HTML ------------------------------------------------------------------------------------------
 
 
+def _schedule(config: RunConfig) -> str:
+    """What is not plain SGD with one learning rate, each after a comma."""
+    parts = []
+    if config.lr_decay < 1:
+        shares = ", ".join(f"{share:.0%}" for share in DECAY_AT)
+        at = f"step {config.lr_decay_at:,}" if config.lr_decay_at else f"{shares} of the steps"
+        parts.append(f"× {config.lr_decay:g} at {at}")
+    if config.momentum:
+        parts.append(f"momentum {config.momentum:g}")
+    if config.weight_decay:
+        parts.append(f"weight decay {config.weight_decay:g}")
+    if config.augment:
+        parts.append("augmentation")
+    return "".join(f", {part}" for part in parts)
+
+
 def _run_row(run: Run) -> tuple[str, ...]:
     config, origin = run.config, run.provenance
     data = origin.get("data", {})
@@ -323,7 +340,7 @@ def _run_row(run: Run) -> tuple[str, ...]:
     precision = f"{config.dtype}{' (training passes in bfloat16)' if config.autocast else ''}"
     setting = (
         f"{config.network}, {config.dataset}, {config.examples:,} examples, {method}, η = "
-        f"{config.lr:g}, "
+        f"{config.lr:g}{_schedule(config)}, "
         f"{config.steps:,} steps, {config.loss.replace('_', ' ')}, {precision}, seed "
         f"{config.seed}; "
         f"curvature on {config.probe:,} examples"

@@ -153,6 +153,18 @@ def test_training_passes_in_bfloat16_are_told_with_the_precision():
     assert "float32 (training passes in bfloat16)" in text
 
 
+def test_what_is_not_plain_sgd_with_one_learning_rate_is_told():
+    def told(**fields):
+        run = dataclasses.replace(SGD, config=SGD.config.replace(**fields))
+        return text_of(report.provenance("fig03", [run], "laptop"))
+
+    assert "η = 0.04, 1,700 steps" in told()
+    assert "η = 0.04, × 0.1 at step 800, 1,700 steps" in told(lr_decay=0.1, lr_decay_at=800)
+    shares = "× 0.2 at 30%, 60%, 80% of the steps, momentum 0.9, weight decay 0.0005, augmentation"
+    settings = {"momentum": 0.9, "weight_decay": 5e-4, "augment": True}
+    assert shares in told(lr_decay=0.2, **settings)
+
+
 def test_a_diverged_run_is_announced():
     provenance = {**SGD.provenance, "status": "diverged", "diverged_at": 17}
     run = dataclasses.replace(SGD, provenance=provenance)
