@@ -58,7 +58,7 @@ PARAMETERS = {
     "resnet32": 461_882,
     "resnet32_bn": 464_154,
     "lstm": 2_651_802,
-    "text_cnn": 1_101_002,
+    "text_cnn": 351_002,
     "lstm_words": 320_600,
     "lstm_small": 1_362,
     "text_cnn_small": 1_506,

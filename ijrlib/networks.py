@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from ijrlib.text import VOCABULARY
+from ijrlib.text import UNKNOWN, VOCABULARY
 
 INITIALIZATIONS = ("default", "xavier_normal", "kaiming_normal")
 
@@ -223,7 +223,7 @@ class LSTM(nn.Module):
         self.head = nn.Linear(units, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        inputs = self.inputs(self.embedding(x)).unbind(1)
+        inputs = self.inputs(_embedded(self.embedding, x)).unbind(1)
         h = c = inputs[0].new_zeros(len(x), self.head.in_features)
         for word in inputs:
             i, f, u, o = (word + self.recurrent(h)).chunk(4, dim=1)
@@ -238,7 +238,7 @@ class TextCNN(nn.Module):
 
     def __init__(
         self,
-        vocabulary: int = VOCABULARY,
+        vocabulary: int = 5000,
         classes: int = 2,
         embedding: int = 50,
         units: int = 250,
@@ -250,8 +250,14 @@ class TextCNN(nn.Module):
         self.head = nn.Linear(units, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        outputs = torch.relu(self.convolution(self.embedding(x).transpose(1, 2)))
+        words = _embedded(self.embedding, x)
+        outputs = torch.relu(self.convolution(words.transpose(1, 2)))
         return self.head(torch.relu(self.hidden(outputs.amax(2))))
+
+
+def _embedded(embedding: nn.Embedding, x: Tensor) -> Tensor:
+    """Vectors of words; one beyond the vocabulary is an unknown one."""
+    return embedding(torch.where(x < embedding.num_embeddings, x, UNKNOWN))
 
 
 LANGUAGE_MODEL = 1000

@@ -118,7 +118,7 @@ def _two_stages_paper(epochs: int) -> RunConfig:
 
 # -- reviews ---------------------------------------------------------------------------------------
 
-REVIEWS_TIME = 40
+REVIEWS_TIME = 30
 REVIEWS_LR = 0.03
 
 

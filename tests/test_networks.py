@@ -34,7 +34,7 @@ COMPANIONS["resnet32_bn"] = COMPANIONS["resnet32"] + 2 * (16 * 11 + 32 * 10 + 64
 # gates: weights of the word and of the state, a bias
 COMPANIONS["lstm"] = 20_000 * 128 + 400 * (128 + 100 + 1) + 101 * 2
 COMPANIONS["lstm_words"] = 1000 * 128 + 400 * (128 + 100 + 1) + 101 * 1000
-COMPANIONS["text_cnn"] = 20_000 * 50 + 250 * (3 * 50 + 1) + 251 * 250 + 251 * 2
+COMPANIONS["text_cnn"] = 5000 * 50 + 250 * (3 * 50 + 1) + 251 * 250 + 251 * 2
 SMALL = [name for name in networks.NETWORKS if not name.startswith("wrn28")]
 
 

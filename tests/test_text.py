@@ -192,3 +192,13 @@ def test_the_text_network_takes_the_largest_output_over_three_words_anywhere():
     pooled = torch.stack(positions).relu().amax(0)
     expected = network.head(network.hidden(pooled).relu())
     assert torch.allclose(network(x), expected, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("network", [networks.LSTM, networks.TextCNN])
+def test_a_word_beyond_a_networks_vocabulary_is_an_unknown_one(network):
+    model = network(vocabulary=50)
+    x = torch.randint(2, 50, (2, 9), generator=torch.Generator().manual_seed(0))
+    beyond, unknown = x.clone(), x.clone()
+    beyond[0, 4], unknown[0, 4] = 50, text.UNKNOWN
+    assert torch.equal(model(beyond), model(unknown))
+    assert not torch.equal(model(beyond), model(x))
