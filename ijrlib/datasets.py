@@ -201,7 +201,9 @@ def _load_text(
     if inputs != "standardized":
         raise ValueError(f"{name} is made of words, which have no scale: got inputs={inputs!r}")
     if classes < 2:
-        raise ValueError(f"{name} has 2 classes, or as many as words for a language model")
+        raise ValueError(
+            f"{name} has 2 classes, or as many as words for a language model; got {classes}"
+        )
     train = _read_reviews(name, "train", folder)
     part = train if split == "train" else _read_reviews(name, split, folder)
     size = text.VOCABULARY if classes == 2 else classes

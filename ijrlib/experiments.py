@@ -101,7 +101,7 @@ def smoke(config: RunConfig) -> RunConfig:
         test_examples=min(config.test_examples, examples),
         measures={name: windows(name) for name, _ in config.measures},
         regularizer_from=int(config.regularizer_from * factor),
-        lr_decay_at=round(config.lr_decay_at * factor),
+        lr_decay_at=config.lr_decay_at and max(1, round(config.lr_decay_at * factor)),
     )
 
 

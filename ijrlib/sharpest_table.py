@@ -199,7 +199,7 @@ VARIANTS_PAPER = (FIRST_PAPER[1], *_variants(FIRST_PAPER[1]))
 NUDGED_PAPER = (BY_LR_PAPER[0], *(_nudged(BY_LR_PAPER[0], k) for k in NUDGED))
 MOMENTUM_PAPER = (BY_LR_PAPER[0], BY_LR_PAPER[0].replace(momentum=0.9))
 OTHERS_PAPER = tuple(
-    c.replace(network=network)
+    c.replace(network=network, chunk=c.probe if network.endswith("_bn") else c.chunk)
     for network in ("vgg", "resnet32", "resnet32_bn")
     for c in BY_LR_PAPER + BY_BATCH_PAPER[::2]
 )

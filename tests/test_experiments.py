@@ -188,3 +188,9 @@ def test_a_missing_run_without_torch_says_what_is_needed(tmp_path):
     assert done.returncode != 0
     assert "is not stored under" in done.stderr
     assert "ijrlib[train]" in done.stderr
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_a_schedule_of_two_stages_has_two_stages_at_every_scale(scale):
+    for config in experiments.configs("sd12", scale):
+        assert 0 < config.lr_decay_at < config.steps
