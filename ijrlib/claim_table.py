@@ -911,6 +911,24 @@ BREAK_EVEN = [
         live=True,
     ),
     _claim(
+        "be01-part",
+        "The paths with η = 0.1 and 0.01 part after a point.",
+        "in the second half of the steps at least, the predictions with the smaller η are farther "
+        "from all those along the path with the larger one than these are from the next "
+        "measurement's (median), in every seed",
+        "a point between two neighbours of a path is nearer to one of them than they are to each "
+        "other",
+        measure=b.paths_part,
+    ),
+    _claim(
+        "be01-distance",
+        "The distance of the path with η = 0.01 from the other grows with λ_K.",
+        f"correlation of distance and λ_K along the path at least {c.LEAST_CORRELATION:.2f}, in "
+        "every seed",
+        HALF_VARIANCE,
+        measure=b.departs_with_covariance,
+    ),
+    _claim(
         "be02-rise",
         "λ_K and λ_H rise together at first.",
         f"correlation of log λ_K and log λ_H up to the largest λ_H at least "
@@ -1235,15 +1253,6 @@ UNRUN = [
         measure=measure,
     )
     for key, statement, criterion, reason, printed, measure in (
-        (
-            "be01",
-            "The paths with η = 0.1 and 0.01 part after a point, and the distance of the latter to "
-            "the former grows with λ_K.",
-            f"correlation of distance and λ_K along the path at least {c.LEAST_CORRELATION:.2f}",
-            HALF_VARIANCE,
-            "",
-            None,
-        ),
         (
             "be-networks",
             "Both conjectures hold for ResNet-32, for BERT on MNLI and for DenseNet-121 on "

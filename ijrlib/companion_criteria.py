@@ -22,6 +22,7 @@ from ijrlib.criteria import (
     J,
     Measurement,
     NotMeasured,
+    array,
     correlation,
     first,
     rows,
@@ -74,6 +75,66 @@ def _first(run: Run, holds: pd.Series, otherwise: str) -> int:
     if not holds.any():
         raise NotMeasured(f"{run.config.name}: {otherwise}")
     return int(holds.index.to_numpy()[holds.to_numpy().argmax()])
+
+
+# -- paths of predictions --------------------------------------------------------------------------
+
+
+def predictions(run: Run) -> pd.DataFrame:
+    """Predictions on the test examples, a row for each step."""
+    values = array(run, "predictions").astype(float)
+    steps = run.arrays["predictions.steps"]
+    return pd.DataFrame(values.reshape(len(values), -1) / values.shape[1] ** 0.5, index=steps)
+
+
+def departure(run: Run, other: Run) -> pd.Series:
+    """Distance of the predictions at each step from the nearest ones of another run: root mean
+    square over test examples."""
+    ours, theirs = predictions(run), predictions(other).to_numpy()
+    nearest = [np.linalg.norm(theirs - row, axis=1).min() for row in ours.to_numpy()]
+    return pd.Series(nearest, index=ours.index)
+
+
+def spacing(run: Run) -> float:
+    """Median distance of the predictions of two measurements that follow each other."""
+    steps = predictions(run).diff().iloc[1:].to_numpy()
+    if not len(steps):
+        raise NotMeasured(f"{run.config.name}: one measurement of predictions")
+    return float(np.median(np.linalg.norm(steps, axis=1)))
+
+
+def slow_and_fast(runs: Sequence[Run]) -> list[tuple[Run, Run]]:
+    """Pairs of runs with the smallest and the largest η, with the same seed."""
+    some = stored(runs)
+    low, high = (f(run.config.lr for run in some) for f in (min, max))
+    fast = {run.config.seed: run for run in some if run.config.lr == high}
+    found = [(r, fast[r.config.seed]) for r in some if r.config.lr == low and r.config.seed in fast]
+    if low == high or len(found) < 2:
+        raise NotMeasured("fewer than two seeds of two learning rates")
+    return found
+
+
+def departs_with_covariance(runs: Sequence[Run]) -> Measurement:
+    """Correlation of the distance to the path with the largest η and of λ_K, along that with the
+    smallest, in every seed."""
+    found = []
+    for slow, fast in slow_and_fast(runs):
+        both = pd.concat([departure(slow, fast), phases.column(slow, K)], axis=1).dropna()
+        found.append(correlation(both.iloc[:, 0].to_numpy(), both.iloc[:, 1].to_numpy()))
+    text = ", ".join(f"{r:.2f}" for r in found)
+    return Measurement(f"r = {text} ({len(found)} seeds)", min(found) >= LEAST_CORRELATION)
+
+
+def paths_part(runs: Sequence[Run]) -> Measurement:
+    """From which share of the steps on the path with the smallest η is farther from every point of
+    that with the largest than these are from the next, in every seed."""
+    shares = []
+    for slow, fast in slow_and_fast(runs):
+        far = departure(slow, fast) > spacing(fast)
+        near = far.index[~far.to_numpy()]
+        shares.append(float(near[-1]) / slow.config.steps if len(near) else 0.0)
+    text = ", ".join(f"{share:.0%}" for share in shares)
+    return Measurement(f"apart from {text} of the steps on", max(shares) < 0.5)
 
 
 # -- the early phase -------------------------------------------------------------------------------

@@ -21,10 +21,14 @@ from ijrlib.companion_criteria import (
     SINGLE,
     WIDTH,
     K,
+    departure,
     normalized,
+    predictions,
     quantity,
     reference,
+    slow_and_fast,
     slowing,
+    spacing,
     stability,
 )
 from ijrlib.criteria import NotMeasured
@@ -76,6 +80,34 @@ def mean_square_stability(lr: np.ndarray, curves: Mapping[str, Any]) -> Figure:
     axes.set_ylim(0.05, 20)
     axes.set(xlabel=r"learning rate $\eta$ in units of $1/\lambda$", ylabel="growth a step")
     axes.legend(fontsize=7.5)
+    return figure
+
+
+@styled
+def paths(runs: Sequence[Any]) -> Figure:
+    """Left, the predictions of the first seed's two runs in the plane of their first two principal
+    components, from a common start (black); right, along the path with the smaller η, the distance
+    from the other against λ_K, a colour for each seed; both axes logarithmic."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.6))
+    pairs = slow_and_fast(runs)
+    clouds = [predictions(run).to_numpy() for run in pairs[0]]
+    centre = np.vstack(clouds).mean(0)
+    axes_of_both = np.linalg.svd(np.vstack(clouds) - centre, full_matrices=False)[2][:2]
+    for run, cloud, color, style in zip(pairs[0], clouds, COLORS, STYLES, strict=False):
+        x, y = ((cloud - centre) @ axes_of_both.T).T
+        left.plot(x, y, color=color, linestyle=style, marker=".", ms=3, label=setting(run, "lr"))
+        left.plot(x[0], y[0], color="black", marker="o", ms=5, linestyle="none")
+    left.set(xlabel="first principal component", ylabel="second principal component")
+    left.legend()
+    for color, (slow, fast) in zip(COLORS, pairs, strict=False):
+        away = departure(slow, fast)
+        norm = quantity(slow, K).reindex(away.index)
+        style = {"marker": ".", "ms": 5, "linestyle": "none"}
+        right.plot(norm, away, color=color, label=f"seed {slow.config.seed}", **style)
+        right.axhline(spacing(fast), color=color, linewidth=0.8, linestyle=":")
+    right.set(xscale="log", yscale="log")
+    right.set(xlabel=LABELS[K], ylabel="distance from the other path")
+    right.legend()
     return figure
 
 

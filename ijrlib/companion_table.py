@@ -94,6 +94,12 @@ def _mlp_paper(lr: float, batch_size: int = 64) -> RunConfig:
     return _followed(config, config.steps // 400)
 
 
+def _predicting(config: RunConfig) -> RunConfig:
+    """Predictions and covariance, half as often as the other runs are measured."""
+    when = every(config.steps, config.steps // (MLP_MEASURED // 2))
+    return config.replace(measures=dict.fromkeys(("accuracy", "covariance", "predictions"), when))
+
+
 # -- the LSTM on reviews ---------------------------------------------------------------------------
 
 LSTM_TIME = 150  # ηt at the end of its runs
@@ -185,7 +191,18 @@ LSTM_PAPER = tuple(_lstm_paper(lr) for lr in LSTM_LRS) + tuple(
 SIMPLE_SETTING = "CIFAR-10, SimpleCNN, B = 128, augmentation"
 MLP_SETTING = "Fashion-MNIST, perceptron 784-300-100-10, inputs in [0, 1]"
 
+PATHS = tuple(map(_predicting, MLP_BY_LR))
+PATHS_PAPER = tuple(map(_predicting, BY_LR_PAPER))
+
 FIGURES: Mapping[str, Figure] = {
+    "be01": Figure(
+        "Two paths of training",
+        f"{SIMPLE_SETTING}, η = 0.01 and 0.1, until a training accuracy of 65%",
+        seeds(PATHS, 2),
+        seeds(PATHS_PAPER, 2),
+        "a perceptron 784-300-100-10 on 10,000 images of Fashion-MNIST takes the place of "
+        "SimpleCNN, and trains on",
+    ),
     "be02": Figure(
         "The early phase: λ_K, λ_H and α*",
         f"{SIMPLE_SETTING}, η = 0.02, 0.2",

@@ -74,6 +74,7 @@ MEASURES = (
     "break_even",
     "hessian_trace",
     "sharpest",
+    "predictions",
 )
 
 Window = tuple[int, int, int]
@@ -216,6 +217,11 @@ class RunConfig:
                 what = f"0 with regularizer {self.regularizer!r}, which has none"
                 self._number(field, lambda v: v == 0, what)
         object.__setattr__(self, "measures", _measures(self.measures))
+        if "predictions" in dict(self.measures) and not self.test_examples:
+            raise ValueError(
+                f"measures: predictions are of test examples, expected test_examples above 0, got "
+                f"{self.test_examples}"
+            )
         if "break_even" in dict(self.measures) and (self.momentum or self.weight_decay):
             raise ValueError(
                 f"measures: break_even is about SGD with neither momentum nor weight decay, got "

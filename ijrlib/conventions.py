@@ -32,6 +32,9 @@ STRETCH_BINS = np.linspace(0, 5, 101)
 COS_SQ_BINS = np.linspace(0, 1, 101)
 """Bins of cos²(Jq^(i), Jq^(j)) (Figure 11, right)."""
 
+PREDICTED = 100
+"""Test examples whose predictions are kept."""
+
 SHARPEST = 10
 """The number of sharpest directions that a measurement looks at (Jastrzebski et al. 2019)."""
 

@@ -98,6 +98,7 @@ MEASURE_GRADIENTS = {
     "break_even": 8.0,
     "hessian_trace": 20.0,
     "sharpest": 70.0,
+    "predictions": 0.0,
 }
 """Gradients of the probe that one measurement takes, about (:mod:`ijrlib.measures`)."""
 

@@ -25,6 +25,7 @@ from ijrlib import geometry, logits, parallel
 from ijrlib.conventions import (
     COS_SQ_BINS,
     PAIRS,
+    PREDICTED,
     SHARPEST,
     STEP_FACTORS,
     STRETCH_BINS,
@@ -637,6 +638,19 @@ def sharpest(state: State) -> Values:
     }
 
 
+def predictions(state: State) -> Values:
+    """Array predictions: p of the first ``PREDICTED`` test examples, shape (n, C), in half
+    precision (Jastrzebski et al. 2020, Figure 1).
+
+    Raises:
+        ValueError: for a state without test examples.
+    """
+    if state.test is None:
+        raise ValueError("predictions: expected a state with test examples, got none")
+    z = evaluate(state.model, state.test[0][:PREDICTED], state.chunk)
+    return {"predictions": z.softmax(-1).cpu().numpy().astype(np.float16)}
+
+
 MEASURES: Mapping[str, Callable[[State], Values]] = {
     "impurity": impurity,
     "curvature": curvature,
@@ -655,4 +669,5 @@ MEASURES: Mapping[str, Callable[[State], Values]] = {
     "break_even": break_even,
     "hessian_trace": hessian_trace,
     "sharpest": sharpest,
+    "predictions": predictions,
 }

@@ -379,6 +379,7 @@ def _heading(figure: str) -> str:
     others = {
         "eq01_04": "Equations 1 to 4",
         "ejr": "Explicit regularisation",
+        "be01": "Break-even point: Figure 1",
         "be02": "Break-even point: Figure 2",
         "be03": "Break-even point: Figures 3 and 4",
         "be05": "Break-even point: Figure 5",

@@ -297,7 +297,7 @@ FIGURES: Mapping[str, Figure] = {
     ),
     "unrun": Figure(
         "What is out of a laptop's reach, or of this library's",
-        "break-even point: Figures 1 and 7 to 18; sharpest directions: Figures 10, 11 and 18",
+        "break-even point: Figures 7 to 18; sharpest directions: Figures 10, 11 and 18",
         (),
         OTHERS_PAPER,
     ),

@@ -305,6 +305,20 @@ def break_even_run(
     return Run(config, series, {}, dict(PROVENANCE))
 
 
+def path_run(lr: float, seed: int = 0, away: float = 0.5, power: float = 1.0) -> Run:
+    """A break-even run with predictions that go along one direction with time, and with a small η
+    along another as a power of λ_K, by ``away`` at most."""
+    run = break_even_run(lr, seed, network="mlp_300_100")
+    step = run.series["step"].to_numpy()
+    norm = run.series["covariance_norm"].to_numpy() ** power
+    side = away * norm / norm.max() if lr < 0.05 else 0 * norm
+    forth = np.stack([1 - step / 200, step / 200, 0 * step], axis=1)
+    aside = np.array([-0.5, -0.5, 1.0])
+    values = forth[:, None, :] + side[:, None, None] * aside
+    arrays = {"predictions": np.repeat(values, 4, axis=1), "predictions.steps": step}
+    return Run(run.config, run.series, arrays, run.provenance)
+
+
 def sharpest_run(
     lr: float = 0.05,
     batch_size: int = 128,

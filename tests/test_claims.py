@@ -11,7 +11,15 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from synthetic_runs import arm_run, break_even_run, gd_run, phase_run, sgd_run, sharpest_run
+from synthetic_runs import (
+    arm_run,
+    break_even_run,
+    gd_run,
+    path_run,
+    phase_run,
+    sgd_run,
+    sharpest_run,
+)
 
 from ijrlib import claims, criteria, experiments, live_checks, logits, store, theorems
 from ijrlib.ejr_table import CELLS, NETWORKS, SIMPLE_CNN, WRN_V1, WRN_V2, Cell
@@ -379,7 +387,15 @@ def shifted_accuracy(share: float) -> Run:
 
 
 EARLY = break_even_run()
+
+
+def two_paths(**fields) -> list[Run]:
+    return [path_run(lr, seed, **fields) for seed in (0, 1) for lr in (0.1, 0.01)]
+
+
 CASES |= {
+    "be01-part": (two_paths(), two_paths(away=0.0)),
+    "be01-distance": (two_paths(), two_paths(power=-1.0)),
     "be02-rise": (EARLY, with_columns(EARLY, covariance_norm=1 / EARLY.series["covariance_norm"])),
     "be02-width": (EARLY, scaled(EARLY, "step_width", 1.6)),
     "be03-early": (shifted_accuracy(0.6), shifted_accuracy(0.75)),

@@ -6,7 +6,7 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic_runs import PROVENANCE, break_even_run
+from synthetic_runs import PROVENANCE, break_even_run, path_run
 
 from ijrlib import break_even, companion_criteria, phases
 from ijrlib.criteria import NotMeasured
@@ -78,6 +78,26 @@ def test_the_conditioning_is_the_trace_over_the_norm():
     np.testing.assert_allclose(
         found, run.series["covariance_trace"] / run.series["covariance_norm"]
     )
+
+
+def test_the_departure_is_the_root_mean_square_distance_to_the_nearest_point():
+    slow, fast = path_run(0.01), path_run(0.1)
+    found = companion_criteria.departure(slow, fast)
+    ours, theirs = slow.arrays["predictions"], fast.arrays["predictions"]
+    for row, step in ((0, 0), (20, 40), (50, 100)):
+        squares = ((theirs - ours[row]) ** 2).sum(-1).mean(-1)
+        assert found[step] == pytest.approx(squares.min() ** 0.5)
+    # neighbours of the path differ by a hundredth in two of three entries
+    assert companion_criteria.spacing(fast) == pytest.approx(0.01 * 2**0.5)
+
+
+def test_paths_are_compared_within_one_seed_and_need_two_of_them():
+    runs = [path_run(lr, seed) for seed in (0, 1) for lr in (0.1, 0.01)]
+    pairs = companion_criteria.slow_and_fast(runs)
+    assert [(a.config.lr, b.config.lr) for a, b in pairs] == [(0.01, 0.1)] * 2
+    assert all(a.config.seed == b.config.seed for a, b in pairs)
+    with pytest.raises(NotMeasured, match="fewer than two seeds"):
+        companion_criteria.paths_part(runs[:2])
 
 
 def test_maxima_far_from_sixty_percent_are_not_early():

@@ -9,7 +9,7 @@ mpl.use("Agg")
 import numpy as np
 import pytest
 from figure_checks import card, labelled, points
-from synthetic_runs import break_even_run
+from synthetic_runs import break_even_run, path_run
 
 from ijrlib import companion_criteria, companion_figures
 
@@ -18,7 +18,9 @@ SEEDS = [break_even_run(lr=lr, seed=seed) for seed in (0, 1) for lr in (0.01, 0.
 LR = np.linspace(0.1, 3, 5)
 NORMALIZED = [break_even_run(lr=lr, network="mlp_300_100_bn") for lr in (1.0, 0.001)]
 PLAIN = [break_even_run(lr=lr, network="mlp_300_100") for lr in (1.0, 0.01)]
+WAYS = [path_run(lr, seed) for seed in (0, 1) for lr in (0.01, 0.1)]
 FIGURES = {
+    "paths": companion_figures.paths(WAYS),
     "batch_normalization": companion_figures.batch_normalization(NORMALIZED + PLAIN),
     "stability": companion_figures.mean_square_stability(LR, {"S = 1": (LR, 2 * LR, 0 * LR)}),
     "early_phase": companion_figures.early_phase(PAIR),
@@ -34,7 +36,9 @@ def test_every_figure_is_an_opaque_card(name):
     card(FIGURES[name])
 
 
-@pytest.mark.parametrize("name", ["stability", "batch_and_single", "batch_normalization", "along"])
+@pytest.mark.parametrize(
+    "name", ["stability", "batch_and_single", "batch_normalization", "along", "paths"]
+)
 def test_axes_are_labelled(name):
     labelled(FIGURES[name])
 
@@ -74,6 +78,19 @@ def test_the_largest_values_are_points_for_each_run_and_a_line_through_their_mea
     for dot, (lr, values) in zip(dots, expected.items(), strict=True):
         np.testing.assert_allclose(points(dot)[0], lr)
         np.testing.assert_allclose(points(dot)[1], values)
+
+
+def test_paths_keep_their_distances_in_the_plane_and_departures_are_drawn_against_the_norm():
+    plane, away = FIGURES["paths"].axes
+    first, _, second, _ = (np.stack(points(entry), axis=1) for entry in plane.get_lines())
+    ours, theirs = (companion_criteria.predictions(run).to_numpy() for run in WAYS[:2])
+    # made-up predictions move in a plane
+    for a, b in ((0, 50), (10, 30)):
+        expected = np.linalg.norm(ours[a] - theirs[b])
+        assert np.linalg.norm(first[a] - second[b]) == pytest.approx(expected)
+    x, y = points(away.get_lines()[0])
+    np.testing.assert_allclose(x, WAYS[0].series["covariance_norm"])
+    np.testing.assert_allclose(y, companion_criteria.departure(*WAYS[:2]))
 
 
 def test_quantities_along_training_have_a_line_for_each_run_against_time():

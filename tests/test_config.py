@@ -125,6 +125,7 @@ def test_the_name_tells_the_regularizer_and_its_strength():
         ({"momentum": 1.0}, r"momentum: expected a number in \[0, 1\), got 1.0"),
         ({"weight_decay": -1}, "weight_decay: expected a number of at least 0, got -1"),
         ({"lr_decay": 0}, r"lr_decay: expected a number in \(0, 1\], got 0"),
+        ({"measures": {"predictions": [(0, 5, 1)]}}, "expected test_examples above 0, got 0"),
         ({"lr_decay_at": 3}, "lr_decay_at: expected 0 without lr_decay, got 3"),
         ({"lr_decay": 0.1, "lr_decay_at": -1}, "lr_decay_at: expected at least 0, got -1"),
         ({"augment": 1}, "augment: expected true or false, got 1"),

@@ -51,6 +51,17 @@ def top_eigenvalues(s):
     return np.array([np.linalg.eigvalsh(np.diag(p) - np.outer(p, p))[-1] for p in probabilities(s)])
 
 
+def test_predictions_are_the_probabilities_of_the_test_examples_in_half_precision():
+    s = state()
+    z = dense.logits(s.model, s.test[0], dense.parameters(s.model)).numpy()
+    expected = np.exp(z) / np.exp(z).sum(1, keepdims=True)
+    found = measures.predictions(s)["predictions"]
+    assert found.dtype == np.float16
+    np.testing.assert_allclose(found, expected, rtol=2.0**-11, atol=0)
+    with pytest.raises(ValueError, match="expected a state with test examples"):
+        measures.predictions(state(test=None))
+
+
 def test_impurity_is_the_top_eigenvalue_of_each_logit_hessian():
     s = state()
     out = measures.impurity(s)
