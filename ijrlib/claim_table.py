@@ -1106,7 +1106,7 @@ SHARPEST = [
             SEEDS_APART,
             measure=partial(on, partial(measure, by=by, rising=by != "lr"), **fields),
         )
-        for figure, where, lr in (("sd04", "W", 0.05), ("sd21", "On reviews, w", 0.03))
+        for figure, where, lr in (("sd04", "W", 0.05), ("sd21", "On reviews, w", 0.5))
         for by, fields in (("lr", {"batch_size": 128}), ("batch_size", {"lr": lr}))
         for key, statement, what, measure in (
             (

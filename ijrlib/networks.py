@@ -234,7 +234,10 @@ class LSTM(nn.Module):
 
 class TextCNN(nn.Module):
     """Embedding, a convolution over three words, the largest output over the text, two linear
-    layers: words (n, T) to logits (n, classes)."""
+    layers: words (n, T) to logits (n, classes).
+
+    The embedding starts uniform on ±0.05, as in the example of Keras that the network follows.
+    """
 
     def __init__(
         self,
@@ -245,6 +248,7 @@ class TextCNN(nn.Module):
     ):
         super().__init__()
         self.embedding = nn.Embedding(vocabulary, embedding)
+        nn.init.uniform_(self.embedding.weight, -0.05, 0.05)
         self.convolution = nn.Conv1d(embedding, units, 3)
         self.hidden = nn.Linear(units, units)
         self.head = nn.Linear(units, classes)

@@ -4,7 +4,8 @@ Conventions as in :mod:`ijrlib.criteria`.  Thresholds were fixed on 2026-11-27, 
 most 200 steps that are not stored, of SGD and of Nudged-SGD with K = 5 and 20, and before any of
 the runs that are was looked at; those of Figure 3 were there already, but not looked at for this.
 For Figures 9, 12, 21 and 22 they were fixed on 2026-11-28 before there were any runs, but for
-trials on reviews of which the loss and the accuracy were looked at and nothing else.
+trials on reviews of which the loss and the accuracy were looked at, and λ_1 in one that started
+with larger embeddings.
 """
 
 from __future__ import annotations

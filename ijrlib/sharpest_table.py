@@ -118,13 +118,13 @@ def _two_stages_paper(epochs: int) -> RunConfig:
 
 # -- reviews ---------------------------------------------------------------------------------------
 
-REVIEWS_TIME = 30
-REVIEWS_LR = 0.03
+REVIEWS_TIME = 400
+REVIEWS_LR = 0.5
 
 
 def _reviews(lr: float, batch_size: int = 128) -> RunConfig:
     steps = round(REVIEWS_TIME / lr)
-    when = [*every(steps // 8, steps // 40), *every(steps, steps // 20, start=steps // 8)]
+    when = every(steps, steps // 16)
     return RunConfig(
         dataset="imdb",
         examples=2000,
@@ -137,7 +137,7 @@ def _reviews(lr: float, batch_size: int = 128) -> RunConfig:
         measures={  # type: ignore[arg-type]
             "accuracy": when,
             "sharpest": when,
-            "hessian_trace": every(steps, steps // 5),
+            "hessian_trace": every(steps, steps // 4),
         },
     )
 
@@ -173,7 +173,7 @@ FULL_BATCH_PAPER = tuple(
 STAGES = (50, 200, 800)
 SCHEDULES = tuple(map(_two_stages, STAGES))
 SCHEDULES_PAPER = tuple(map(_two_stages_paper, (10, 30, 60)))
-REVIEWS_LRS = (0.01, 0.03, 0.1)
+REVIEWS_LRS = (0.2, 0.5, 1.0)
 REVIEWS_BY_LR = tuple(map(_reviews, REVIEWS_LRS))
 REVIEWS_BY_BATCH = tuple(_reviews(REVIEWS_LR, size) for size in (32, 512))
 REVIEWS_PAPER = tuple(map(_reviews_paper, REVIEWS_LRS)) + tuple(

@@ -612,8 +612,8 @@ CASES |= {
 for _figure, _by, _values, _short, _fields in (
     ("sd04", "lr", (0.01, 0.05, 0.2), "lr", {}),
     ("sd04", "batch_size", (512, 128, 32), "batch", {"lr": 0.05}),
-    ("sd21", "lr", (0.01, 0.03, 0.1), "lr", {}),
-    ("sd21", "batch_size", (512, 128, 32), "batch", {"lr": 0.03}),
+    ("sd21", "lr", (0.2, 0.5, 1.0), "lr", {}),
+    ("sd21", "batch_size", (512, 128, 32), "batch", {"lr": 0.5}),
 ):
     for _key in ("first", "second"):
         # made-up eigenvalues go as 1/η

@@ -152,7 +152,10 @@ def test_the_other_networks_start_as_pytorch_does(name):
         fan_in = layer.weight[0].numel()
         assert layer.weight.abs().max() <= 1 / math.sqrt(fan_in)
     for embedding in layers(network, nn.Embedding):
-        assert standard_deviation_is(embedding.weight, 1.0)
+        if name == "text_cnn":
+            assert 0.0499 < embedding.weight.abs().max() <= 0.05
+        else:
+            assert standard_deviation_is(embedding.weight, 1.0)
     pairs = zip(network.parameters(), expected.parameters(), strict=True)
     assert all(torch.equal(ours, theirs) for ours, theirs in pairs)
 
