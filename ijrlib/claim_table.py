@@ -1153,13 +1153,6 @@ SHARPEST = [
         )
     ),
     _claim(
-        "sd22-sharper",
-        "On reviews, Nudged-SGD finds the sharper regions the smaller γ is.",
-        "largest λ_1, SGD being γ = 1: every run of one γ below every run of the next smaller one",
-        SEEDS_APART,
-        measure=d.sharper_with_less,
-    ),
-    _claim(
         "sd05-aligned",
         "Gradients of mini-batches are aligned with the five sharpest directions far more than "
         "random vectors are.",
@@ -1288,6 +1281,15 @@ UNRUN = [
                 network="resnet32_bn",
                 batch_size=128,
             ),
+        ),
+        (
+            "sd22",
+            "On reviews, Nudged-SGD finds the sharper regions the smaller γ is.",
+            "largest λ_1, SGD being γ = 1: every run of one γ below every run of the next smaller "
+            "one",
+            SEEDS_APART,
+            "",
+            partial(on, d.sharper_with_less, network="text_cnn"),
         ),
         (
             "sd-words",

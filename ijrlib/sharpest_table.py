@@ -188,7 +188,6 @@ def _nudged_reviews(config: RunConfig) -> tuple[RunConfig, ...]:
     return (config, *(config.replace(gamma=gamma, **rule) for gamma in GAMMAS))
 
 
-NUDGED_REVIEWS = _nudged_reviews(REVIEWS_BY_LR[1])
 NUDGED_REVIEWS_PAPER = _nudged_reviews(REVIEWS_PAPER[1])
 
 PAPER_LRS = (0.01, 0.05, 0.1)
@@ -289,16 +288,10 @@ FIGURES: Mapping[str, Figure] = {
         seeds(REVIEWS_BY_LR + REVIEWS_BY_BATCH, 2),
         REVIEWS_PAPER,
     ),
-    "sd22": Figure(
-        "Reviews: Nudged-SGD",
-        "IMDB, convolutional network, several γ, K and η not stated in the caption",
-        seeds(NUDGED_REVIEWS, 2),
-        NUDGED_REVIEWS_PAPER,
-    ),
     "unrun": Figure(
         "What is out of a laptop's reach, or of this library's",
-        "break-even point: Figures 7 to 18; sharpest directions: Figures 10, 11 and 18",
+        "break-even point: Figures 7 to 18; sharpest directions: Figures 10, 11, 18 and 22",
         (),
-        OTHERS_PAPER,
+        OTHERS_PAPER + NUDGED_REVIEWS_PAPER,
     ),
 }
