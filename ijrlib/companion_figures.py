@@ -107,7 +107,7 @@ def paths(runs: Sequence[Any]) -> Figure:
         right.axhline(spacing(fast), color=color, linewidth=0.8, linestyle=":")
     right.set(xscale="log", yscale="log")
     right.set(xlabel=LABELS[K], ylabel="distance from the other path")
-    right.legend()
+    right.legend(loc="lower right")
     return figure
 
 
