@@ -103,14 +103,14 @@ def spacing(run: Run) -> float:
     return float(np.median(np.linalg.norm(steps, axis=1)))
 
 
-def slow_and_fast(runs: Sequence[Run]) -> list[tuple[Run, Run]]:
-    """Pairs of runs with the smallest and the largest η, with the same seed."""
+def slow_and_fast(runs: Sequence[Run], seeds: int = 2) -> list[tuple[Run, Run]]:
+    """Pairs of runs with the smallest and the largest η, with the same seed; at least so many."""
     some = stored(runs)
     low, high = (f(run.config.lr for run in some) for f in (min, max))
     fast = {run.config.seed: run for run in some if run.config.lr == high}
     found = [(r, fast[r.config.seed]) for r in some if r.config.lr == low and r.config.seed in fast]
-    if low == high or len(found) < 2:
-        raise NotMeasured("fewer than two seeds of two learning rates")
+    if low == high or len(found) < seeds:
+        raise NotMeasured(f"runs of two learning rates with fewer than {seeds} seeds")
     return found
 
 

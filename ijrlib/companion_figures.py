@@ -89,7 +89,7 @@ def paths(runs: Sequence[Any]) -> Figure:
     components, from a common start (black); right, along the path with the smaller η, the distance
     from the other against λ_K, a colour for each seed; both axes logarithmic."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.6))
-    pairs = slow_and_fast(runs)
+    pairs = slow_and_fast(runs, seeds=1)
     clouds = [predictions(run).to_numpy() for run in pairs[0]]
     centre = np.vstack(clouds).mean(0)
     axes_of_both = np.linalg.svd(np.vstack(clouds) - centre, full_matrices=False)[2][:2]

@@ -96,8 +96,9 @@ def test_paths_are_compared_within_one_seed_and_need_two_of_them():
     pairs = companion_criteria.slow_and_fast(runs)
     assert [(a.config.lr, b.config.lr) for a, b in pairs] == [(0.01, 0.1)] * 2
     assert all(a.config.seed == b.config.seed for a, b in pairs)
-    with pytest.raises(NotMeasured, match="fewer than two seeds"):
+    with pytest.raises(NotMeasured, match="fewer than 2 seeds"):
         companion_criteria.paths_part(runs[:2])
+    assert companion_criteria.slow_and_fast(runs[:2], seeds=1) == [(runs[1], runs[0])]
 
 
 def test_maxima_far_from_sixty_percent_are_not_early():
