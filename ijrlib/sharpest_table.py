@@ -290,7 +290,8 @@ FIGURES: Mapping[str, Figure] = {
     ),
     "unrun": Figure(
         "What is out of a laptop's reach, or of this library's",
-        "break-even point: Figures 7 to 18; sharpest directions: Figures 10, 11, 18 and 22",
+        "break-even point: Figures 7, 8, 13, 14, 17 and 18; sharpest directions: Figures 10, 11, "
+        "18 and 22",
         (),
         OTHERS_PAPER + NUDGED_REVIEWS_PAPER,
     ),
