@@ -15,6 +15,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from ijrlib import phases
 from ijrlib.conventions import STEP_FACTORS, SURFACE_DIRECTIONS, SURFACE_POINTS
@@ -145,6 +146,9 @@ def peaks(runs: Sequence[Any], by: str) -> Figure:
     for i, axes in enumerate(panels, 1):
         _compared(axes, runs, by, lambda run, i=i: eigenvalue(run, i))
         axes.set(xscale="log", yscale="log", xlabel=TIME, ylabel=rf"$\lambda_{i}$")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.xaxis.set_minor_locator(NullLocator())
     panels[0].legend()
     return figure
 
