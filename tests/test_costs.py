@@ -48,6 +48,13 @@ def test_a_pass_word_by_word_takes_longer():
     assert costs.cpu_seconds(config) == computing + calls
 
 
+def test_convolutions_over_words_reach_a_share_of_the_rate():
+    config = RunConfig("imdb", 1000, "text_cnn", 0.1, 10)
+    rate = costs.CPU_RATE * costs.SLOW_KERNELS["text_cnn"]
+    calls = costs.PASS_SECONDS * costs.passes(config)
+    assert costs.cpu_seconds(config) == pytest.approx(costs.operations(config) / rate + calls)
+
+
 def test_passes_are_counted_whatever_their_size():
     config = RunConfig("cifar10", 1000, "6cnn", 0.1, 10, chunk=250, probe=200)
     assert costs.passes(config) == 10 * 4
