@@ -1255,32 +1255,24 @@ UNRUN = [
             "",
             None,
         ),
-        (
-            "sd10",
-            "The peak of the largest eigenvalue of VGG-11 is smaller with a larger η.",
-            "largest λ_1: every run of one value beyond every run of the next",
-            SEEDS_APART,
-            "",
-            partial(
-                on,
-                partial(d.peak_height, i=1, by="lr", rising=False),
-                network="vgg",
-                batch_size=128,
-            ),
-        ),
-        (
-            "sd11",
-            "The peak of the largest eigenvalue of ResNet-32 with batch normalization is smaller "
-            "with a larger η.",
-            "largest λ_1: every run of one value beyond every run of the next",
-            SEEDS_APART,
-            "",
-            partial(
-                on,
-                partial(d.peak_height, i=1, by="lr", rising=False),
-                network="resnet32_bn",
-                batch_size=128,
-            ),
+        *(
+            (
+                key,
+                f"The peak of the largest eigenvalue of {name} is smaller with a larger η.",
+                "largest λ_1: every run of one value beyond every run of the next",
+                SEEDS_APART,
+                "",
+                partial(
+                    on,
+                    partial(d.peak_height, i=1, by="lr", rising=False),
+                    network=network,
+                    batch_size=128,
+                ),
+            )
+            for key, name, network in (
+                ("sd10", "VGG-11", "vgg"),
+                ("sd11", "ResNet-32 with batch normalization", "resnet32_bn"),
+            )
         ),
         (
             "sd22",
