@@ -188,6 +188,7 @@ def _nudged_reviews(config: RunConfig) -> tuple[RunConfig, ...]:
     return (config, *(config.replace(gamma=gamma, **rule) for gamma in GAMMAS))
 
 
+NUDGED_REVIEWS = _nudged_reviews(REVIEWS_BY_LR[1])
 NUDGED_REVIEWS_PAPER = _nudged_reviews(REVIEWS_PAPER[1])
 
 PAPER_LRS = (0.01, 0.05, 0.1)
