@@ -51,7 +51,7 @@ links: .venv-book/.ready ## check the links to other sites (needs a network)
 
 lock: ## pin requirements/*.txt again from pyproject.toml (needs uv)
 	$(UV) pip compile -q -c requirements/constraints.txt --extra book pyproject.toml -o requirements/book.txt
-	$(UV) pip compile -q -c requirements/constraints.txt --extra book --extra train --extra bench --extra dev pyproject.toml -o requirements/dev.txt
+	$(UV) pip compile -q -c requirements/constraints.txt --extra book --extra train --extra bench --extra lightning --extra dev pyproject.toml -o requirements/dev.txt
 	$(UV) pip compile -q -c requirements/constraints.txt --extra browser pyproject.toml -o requirements/browser.txt
 	$(UV) pip compile -q -c requirements/constraints.txt --extra workflow pyproject.toml -o requirements/workflow.txt
 

@@ -97,6 +97,7 @@ EDGES = {
     },
     "claims": {"claim_table", "experiments"},
     "monitor": {"curvature", "logits", "operators"},
+    "lightning": {"monitor", "operators"},
     "examples": {"machine", "store"},
     "benchmarks": {"store"},
     "timing": {"operators"},
