@@ -1106,7 +1106,11 @@ SHARPEST = [
             SEEDS_APART,
             measure=partial(on, partial(measure, by=by, rising=by != "lr"), **fields),
         )
-        for figure, where, lr in (("sd04", "W", 0.05), ("sd21", "On reviews, w", 0.5))
+        for figure, where, lr in (
+            ("sd04", "W", 0.05),
+            ("sd04words", "For a language model, w", 1.0),
+            ("sd21", "On reviews, w", 0.5),
+        )
         for by, fields in (("lr", {"batch_size": 128}), ("batch_size", {"lr": lr}))
         for key, statement, what, measure in (
             (
@@ -1227,6 +1231,21 @@ SHARPEST = [
         measure=d.frobenius,
     ),
     _claim(
+        "sd22-faster",
+        "On reviews, Nudged-SGD optimises the faster the smaller γ is.",
+        "the loss in the second half, SGD being γ = 1: every run of one γ above every run of the "
+        "next smaller one",
+        SEEDS_APART,
+        measure=partial(d.faster, by="gamma", rising=True),
+    ),
+    _claim(
+        "sd22-sharper",
+        "On reviews, Nudged-SGD finds the sharper regions the smaller γ is.",
+        "largest λ_1, SGD being γ = 1: every run of one γ below every run of the next smaller one",
+        SEEDS_APART,
+        measure=d.sharper_with_less,
+    ),
+    _claim(
         "sd13-momentum",
         "Momentum limits the largest eigenvalue throughout training.",
         "largest λ_1: every run with momentum below every run without",
@@ -1273,24 +1292,6 @@ UNRUN = [
                 ("sd10", "VGG-11", "vgg"),
                 ("sd11", "ResNet-32 with batch normalization", "resnet32_bn"),
             )
-        ),
-        (
-            "sd22",
-            "On reviews, Nudged-SGD finds the sharper regions the smaller γ is.",
-            "largest λ_1, SGD being γ = 1: every run of one γ below every run of the next smaller "
-            "one",
-            SEEDS_APART,
-            "",
-            partial(on, d.sharper_with_less, network="text_cnn"),
-        ),
-        (
-            "sd-words",
-            "With a larger η or a smaller S, the peaks of the two largest eigenvalues of an LSTM "
-            "that models language are smaller and come earlier.",
-            "as for sd04",
-            SEEDS_APART,
-            "",
-            None,
         ),
     )
 ]

@@ -387,6 +387,7 @@ def _heading(figure: str) -> str:
         "be11": "Break-even point: Figures 3, 11 and 12",
         "bemodel": "Break-even point: the model",
         "sd01": "Sharpest directions: Figures 1 and 2",
+        "sd04words": "Sharpest directions: Figure 4, the language model",
         "unrun": "Not run here",
     }
     if figure[:2] == "sd" and figure not in others:

@@ -153,6 +153,45 @@ def _reviews_paper(lr: float, batch_size: int = 128) -> RunConfig:
     )
 
 
+# -- a language model ------------------------------------------------------------------------------
+
+WORDS_TIME = 800
+WORDS_LR = 1.0
+
+
+def _words(lr: float, batch_size: int = 128) -> RunConfig:
+    steps = round(WORDS_TIME / lr)
+    when = every(steps, steps // 10)
+    return RunConfig(
+        dataset="imdb",
+        examples=5000,
+        network="lstm_words",
+        lr=lr,
+        steps=steps,
+        batch_size=batch_size,
+        probe=100,
+        test_examples=1000,
+        measures={  # type: ignore[arg-type]
+            "accuracy": when,
+            "sharpest": when,
+            "hessian_trace": every(steps, steps // 2),
+        },
+    )
+
+
+def _words_paper(lr: float, batch_size: int = 128) -> RunConfig:
+    """All pieces of the training split."""
+    examples = 266_264
+    steps = EPOCHS * (examples // batch_size)
+    return _words(lr, batch_size).replace(
+        examples=examples,
+        steps=steps,
+        probe=2500,
+        test_examples=10_000,
+        measures=dict.fromkeys(MEASURED, every(steps, steps // 200)),
+    )
+
+
 LRS, BATCHES, LR = (0.01, 0.05, 0.2), (32, 128, 512), 0.05
 NUDGED = (1, 5, 10)  # K; the paper's are in its figure alone
 SEEDS = 3
@@ -190,6 +229,12 @@ def _nudged_reviews(config: RunConfig) -> tuple[RunConfig, ...]:
 
 NUDGED_REVIEWS = _nudged_reviews(REVIEWS_BY_LR[1])
 NUDGED_REVIEWS_PAPER = _nudged_reviews(REVIEWS_PAPER[1])
+
+WORDS_LRS = (0.5, 1.0, 2.0)
+WORDS = tuple(map(_words, WORDS_LRS)) + tuple(_words(WORDS_LR, size) for size in (32, 512))
+WORDS_PAPER = tuple(map(_words_paper, WORDS_LRS)) + tuple(
+    _words_paper(WORDS_LR, size) for size in (32, 512)
+)
 
 PAPER_LRS = (0.01, 0.05, 0.1)
 BY_LR_PAPER = tuple(map(_run_paper, PAPER_LRS))

@@ -593,11 +593,11 @@ def stages(height: float, accuracy: float) -> list[Run]:
     ]
 
 
-def by_gamma(height: float) -> list[Run]:
-    """Two seeds of SGD and of Nudged-SGD with two γ; λ_1 as a power of the place."""
+def by_gamma(height: float, level: float = 0.0) -> list[Run]:
+    """Two seeds of SGD and of Nudged-SGD with two γ; λ_1 and the loss as powers of the place."""
     rules = ({}, *({"regularizer": "nudged", "sharpest": 5, "gamma": g} for g in (0.1, 0.01)))
     return [
-        sharpest_run(seed=seed, height=n**height, network="text_cnn", **rule)
+        sharpest_run(seed=seed, height=n**height, level=n**level, **rule)
         for n, rule in enumerate(rules, 1)
         for seed in (0, 1)
     ]
@@ -607,11 +607,14 @@ CASES |= {
     "sd09-stable": (with_and_without_norm(0.1, 0.3), with_and_without_norm(0.25, 0.3)),
     "sd12-sharpness": (stages(-1, 0), stages(1, 0)),
     "sd12-accuracy": (stages(0, 0.5), stages(0, -0.5)),
-    "unrun-sd22": (by_gamma(1), by_gamma(-1)),
+    "sd22-faster": (by_gamma(0, -1), by_gamma(0, 1)),
+    "sd22-sharper": (by_gamma(1), by_gamma(-1)),
 }
 for _figure, _by, _values, _short, _fields in (
     ("sd04", "lr", (0.01, 0.05, 0.2), "lr", {}),
     ("sd04", "batch_size", (512, 128, 32), "batch", {"lr": 0.05}),
+    ("sd04words", "lr", (0.5, 1.0, 2.0), "lr", {}),
+    ("sd04words", "batch_size", (512, 128, 32), "batch", {"lr": 1.0}),
     ("sd21", "lr", (0.2, 0.5, 1.0), "lr", {}),
     ("sd21", "batch_size", (512, 128, 32), "batch", {"lr": 0.5}),
 ):
