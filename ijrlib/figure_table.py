@@ -90,6 +90,18 @@ GD_PAPER = GD.replace(
 )
 
 
+GD_SPECTRA = GD.replace(
+    steps=800,
+    measures={
+        "impurity": every(800),
+        "curvature": every(200, 5, start=100),
+        "accuracy": every(800, 100),
+        "logit_spectrum": every(800, 5),
+    },
+)
+"""The spectra of M often enough to tell the last stages apart; ‖H‖ reaches 2/η within the steps at
+which it is measured."""
+
 GD_FULL = GD.replace(
     examples=50_000,
     steps=400,
