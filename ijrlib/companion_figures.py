@@ -114,16 +114,17 @@ def paths(runs: Sequence[Any]) -> Figure:
 @styled
 def early_phase(runs: Sequence[Any]) -> Figure:
     """λ_K, λ_H with 2/η (dotted), the growth of the criterion with 1, and α* with 2, against time
-    ηt, a line for each run."""
+    ηt, a colour for each η, a line for each seed."""
     figure, grid = plt.subplots(2, 2, figsize=(8.4, 5.2), sharex=True)
     panels = dict(zip((K, "sharpness", "growth", "step_width"), grid.flat, strict=True))
-    for k, run in enumerate(sorted(runs, key=lambda run: run.config.lr)):
-        lr = run.config.lr
-        style = {"color": COLORS[k], "linestyle": STYLES[k], "label": setting(run, "lr")}
-        for name, axes in panels.items():
-            with suppress(NotMeasured):
-                values = stability(run) if name == "growth" else quantity(run, name)
-                axes.plot(lr * values.index, values, **style)
+    for k, lr in enumerate(sorted(values_of(runs, "lr"))):
+        for seed, run in enumerate(r for r in runs if r.config.lr == lr):
+            style = {"color": COLORS[k], "linestyle": STYLES[k], "linewidth": 1}
+            label = setting(run, "lr") if seed == 0 else None
+            for name, axes in panels.items():
+                with suppress(NotMeasured):
+                    values = stability(run) if name == "growth" else quantity(run, name)
+                    axes.plot(lr * values.index, values, label=label, **style)
         panels["sharpness"].axhline(2 / lr, color=COLORS[k], linestyle=":", linewidth=1)
     for name, axes in panels.items():
         axes.set_yscale("log")

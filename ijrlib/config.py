@@ -50,6 +50,7 @@ NETWORKS = (
     "text_cnn",
     "lstm_words",
     "lstm_small",
+    "lstm_words_small",
     "text_cnn_small",
 )
 INPUTS = ("standardized", "unit")

@@ -34,6 +34,7 @@ GRADIENT_OPERATIONS = {
     "text_cnn": 17_928_000,
     "lstm_words": 11_464_000,
     "lstm_small": 61_024,
+    "lstm_words_small": 65_728,
     "text_cnn_small": 43_200,
 }
 """Operations of one gradient of one example, forward and backward, as PyTorch's counter has them
@@ -61,6 +62,7 @@ PARAMETERS = {
     "text_cnn": 351_002,
     "lstm_words": 320_600,
     "lstm_small": 1_362,
+    "lstm_words_small": 2_244,
     "text_cnn_small": 1_506,
 }
 """m of each network."""

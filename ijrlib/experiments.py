@@ -32,6 +32,7 @@ LARGE = ("vgg", "simple_cnn_be")  # what is measured of 32 examples takes minute
 SMALLER = {
     "vgg_cifar100": "wrn10_2_cifar100",
     "lstm": "lstm_small",
+    "lstm_words": "lstm_words_small",
     "text_cnn": "text_cnn_small",
 }
 """What takes a network's place at smoke scale.  At the start of training the hundred outputs of VGG

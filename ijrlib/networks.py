@@ -292,6 +292,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "lstm_words": partial(LSTM, vocabulary=LANGUAGE_MODEL, classes=LANGUAGE_MODEL),
     # for the few words of the invented reviews
     "lstm_small": partial(LSTM, vocabulary=100, embedding=8, units=8),
+    "lstm_words_small": partial(LSTM, vocabulary=100, classes=100, embedding=8, units=8),
     "text_cnn_small": partial(TextCNN, vocabulary=100, embedding=8, units=16),
 }
 """Name -> constructor without arguments."""
@@ -301,6 +302,7 @@ READERS = {  # network of words -> how many it reads, number of its logits
     "text_cnn": (80, 2),
     "lstm_words": (20, LANGUAGE_MODEL),
     "lstm_small": (20, 2),
+    "lstm_words_small": (20, 100),
     "text_cnn_small": (20, 2),
 }
 

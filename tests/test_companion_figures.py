@@ -67,6 +67,18 @@ def test_the_early_phase_is_drawn_against_time_with_two_over_eta():
     assert {round(points(line)[1][0], 6) for line in dotted} >= {10.0, 100.0}
 
 
+def test_the_early_phase_has_a_colour_for_each_eta_and_a_line_for_each_seed():
+    norm = companion_figures.early_phase(SEEDS).axes[0]
+    lines = norm.get_lines()
+    assert [line.get_color() for line in lines] == [
+        c for c in companion_figures.COLORS[:2] for _ in (0, 1)
+    ]
+    for line, (lr, seed) in zip(lines, [(0.01, 0), (0.01, 1), (0.1, 0), (0.1, 1)], strict=True):
+        (run,) = (r for r in SEEDS if (r.config.lr, r.config.seed) == (lr, seed))
+        np.testing.assert_allclose(points(line)[1], run.series["covariance_norm"])
+    assert len(norm.get_legend().get_texts()) == 2
+
+
 def test_the_largest_values_are_points_for_each_run_and_a_line_through_their_means():
     axes = FIGURES["largest"].axes[0]
     expected = {

@@ -20,7 +20,7 @@ PARAMETERS = {
     "wrn28_10": 36_479_194,
     "wrn28_10_cifar100": 36_536_884,
 }
-RELATIVES = ("wrn10_2", "wrn10_2_cifar100", "lstm_small", "text_cnn_small")
+RELATIVES = ("wrn10_2", "wrn10_2_cifar100", "lstm_small", "lstm_words_small", "text_cnn_small")
 COMPANIONS = {  # Jastrzebski et al. 2020, Appendix C: weights and biases, layer by layer
     "simple_cnn_be": 32 * 28 + 32 * 289 + 64 * 289 + 64 * 577 + 4097 * 128 + 129 * 10,
     "mlp_300_100": 785 * 300 + 301 * 100 + 101 * 10,
