@@ -504,7 +504,7 @@ FIGURES: Mapping[str, Figure] = {
     "fig27": Figure(
         "The scaled eigenvectors of M at six steps",
         f"{GD_SETTING}; steps 100, 500, 1000, 2000, 4000, 6000",
-        (GD,),
+        (GD_SPECTRA,),
         (GD_PAPER,),
     ),
     "fig28": Figure(
