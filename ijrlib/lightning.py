@@ -1,8 +1,10 @@
-"""The monitor as a callback of PyTorch Lightning (``pip install lightning``). ::
+"""The monitor as a callback of PyTorch Lightning. ::
 
-callback = CurvatureCallback(cross_entropy, (inputs, labels), every=100)
-Trainer(callbacks=[callback]).fit(module, loader)
-callback.monitor.plot()
+    callback = CurvatureCallback(cross_entropy, (inputs, labels), every=100)
+    Trainer(callbacks=[callback]).fit(module, loader)
+    callback.monitor.plot()
+
+Needs ``pip install lightning``.
 """
 
 from __future__ import annotations
