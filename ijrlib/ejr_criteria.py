@@ -14,7 +14,6 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from scipy.special import stdtr
 
 from ijrlib.config import DECAY_AT
 from ijrlib.criteria import Measurement, NotMeasured, rows
@@ -56,6 +55,8 @@ class Comparison:
     @property
     def p_value(self) -> float:
         """Of the two-sided paired t-test over seeds; NaN for one seed."""
+        from scipy.special import stdtr  # slow, and every chapter imports this module
+
         difference, n = self.regularized - self.baseline, len(self.baseline)
         if n < 2 or np.ptp(difference) == 0:
             return math.nan
