@@ -393,15 +393,23 @@ def parting(run: Run, runs: Sequence[Run]) -> int:
 
 
 def timeline(runs: Sequence[Run]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Header and rows of a table: for each run the time ηt of each event, of the bend of ‖⟨J⟩‖² and
-    of its parting from the smallest η; "–" where it does not happen."""
+    """Header and rows of a table: for each run, by network, η, S and seed, the time ηt of each
+    event, of the bend of ‖⟨J⟩‖² and of its parting from the smallest η; "–" where it does not
+    happen."""
     events = {
         **EVENTS,
         "‖⟨J⟩‖² bends": slowing,
         "‖⟨J⟩‖² parts": lambda run: parting(run, runs),
     }
+    networks = [run.config.network for run in runs]
+
+    def place(run: Run) -> tuple[float, ...]:
+        config = run.config
+        size = config.batch_size or config.examples
+        return networks.index(config.network), config.lr, size, config.seed
+
     table = []
-    for run in runs:
+    for run in sorted(runs, key=place):
         cells = []
         for event in events.values():
             try:

@@ -157,6 +157,22 @@ def test_the_timeline_has_the_times_of_all_events():
     )
 
 
+def test_the_timeline_is_in_the_order_of_networks_learning_rates_and_seeds():
+    some = [
+        break_even_run(lr=lr, seed=seed, network=network)
+        for seed in (1, 0)
+        for network in ("simple_cnn_be", "mlp_300_100")
+        for lr in (0.1, 0.02)
+    ]
+    rows = companion_criteria.timeline(some)[1]
+    assert [row[0] for row in rows] == [
+        f"{name}, η = {lr}, S = 128, seed {seed}"
+        for name in ("SimpleCNN", "perceptron")
+        for lr in (0.02, 0.1)
+        for seed in (0, 1)
+    ]
+
+
 def test_a_column_that_is_not_there_is_named():
     run = break_even_run()
     bare = type(run)(run.config, pd.DataFrame({"step": [0]}), {}, dict(PROVENANCE))
