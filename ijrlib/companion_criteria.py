@@ -24,7 +24,6 @@ from ijrlib.criteria import (
     NotMeasured,
     array,
     correlation,
-    first,
     rows,
     stored,
 )
@@ -211,12 +210,14 @@ def reached_early(runs: Sequence[Run], between: tuple[float, float] = EARLY) -> 
 
 
 def batch_and_single(runs: Sequence[Run]) -> Measurement:
-    """Correlation of log λ_K from mini-batches and from single examples along the run."""
-    frame = rows(first(runs), K, SINGLE)
-    r = correlation(np.log(frame[K]), np.log(frame[SINGLE]))
-    ratio = (frame[K] / frame[SINGLE]).median()
+    """Correlation of log λ_K from mini-batches and from single examples along each run."""
+    frames = [rows(run, K, SINGLE) for run in stored(runs)]
+    found = [correlation(np.log(frame[K]), np.log(frame[SINGLE])) for frame in frames]
+    ratios = [(frame[K] / frame[SINGLE]).median() for frame in frames]
     return Measurement(
-        f"r = {r:.2f}; the former is × {ratio:.2f} the latter (median)", r >= LEAST_CORRELATION
+        f"r = {', '.join(f'{r:.2f}' for r in found)}; the former is "
+        f"{', '.join(f'× {ratio:.2f}' for ratio in ratios)} the latter (median)",
+        min(found) >= LEAST_CORRELATION,
     )
 
 

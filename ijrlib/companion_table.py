@@ -251,8 +251,8 @@ FIGURES: Mapping[str, Figure] = {
     "be06": Figure(
         "λ_K from mini-batches and from single examples",
         f"{SIMPLE_SETTING}, η = 0.01",
-        BY_LR[:1],
-        BY_LR_PAPER[:1],
+        BY_LR[:1] + SECOND_SEED[:1],
+        seeds(BY_LR_PAPER[:1], 2),
     ),
     "joined": Figure(
         "The break-even point, the edge of stability and the phases of the Jacobian",

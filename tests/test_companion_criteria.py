@@ -117,6 +117,7 @@ def test_covariances_that_have_nothing_in_common_do_not_correlate():
     rng = np.random.default_rng(0)
     run.series["covariance_norm_single"] = rng.permutation(run.series["covariance_norm_single"])
     assert not companion_criteria.batch_and_single([run]).holds
+    assert not companion_criteria.batch_and_single([break_even_run(), run]).holds
 
 
 def test_without_runs_nothing_is_measured():
