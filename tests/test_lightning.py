@@ -15,6 +15,7 @@ from ijrlib.operators import cross_entropy
 # Lightning imports torchvision, which has to load where its compiled operators don't fit torch too.
 datasets.torchvision_datasets()
 
+from lightning.fabric.utilities.warnings import PossibleUserWarning  # noqa: E402
 from lightning.pytorch import LightningModule, Trainer, seed_everything  # noqa: E402
 from lightning.pytorch.loggers import CSVLogger  # noqa: E402
 
@@ -54,18 +55,19 @@ def fitted(tmp_path, *callbacks, steps=STEPS, resume=None, **options):
     seed_everything(0, verbose=False)
     module = Classifier()
     settings = {"logger": False, **options}
-    trainer = Trainer(
-        max_steps=steps,
-        callbacks=list(callbacks),
-        accelerator="cpu",
-        default_root_dir=tmp_path,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **settings,
-    )
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        # of a class of Lightning's own, which xdist would import in its main process to report it
+        warnings.simplefilter("ignore", PossibleUserWarning)
+        trainer = Trainer(
+            max_steps=steps,
+            callbacks=list(callbacks),
+            accelerator="cpu",
+            default_root_dir=tmp_path,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            **settings,
+        )
         loader = DataLoader(TensorDataset(*examples()), batch_size=8, shuffle=True)
         trainer.fit(module, loader, ckpt_path=resume)
     return module, trainer
