@@ -1243,7 +1243,7 @@ SHARPEST = [
         "On reviews, Nudged-SGD finds the sharper regions the smaller γ is.",
         "largest λ_1, SGD being γ = 1: every run of one γ below every run of the next smaller one",
         SEEDS_APART,
-        measure=d.sharper_with_less,
+        measure=partial(d.peak_height, i=1, by="gamma", rising=False),
     ),
     _claim(
         "sd13-momentum",

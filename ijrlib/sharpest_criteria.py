@@ -310,11 +310,6 @@ def sharper(runs: Sequence[Run]) -> Measurement:
     return peak_height(runs, 1, "sharpest", True)
 
 
-def sharper_with_less(runs: Sequence[Run]) -> Measurement:
-    """Whether the largest λ_1 along the way falls with γ, SGD being γ = 1."""
-    return peak_height(runs, 1, "gamma", False)
-
-
 def frobenius(runs: Sequence[Run]) -> Measurement:
     """Whether the largest ‖H‖_F along the way rises with K."""
 
