@@ -6,10 +6,10 @@ learning rates and batch sizes are compared at the same stage.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from ijrlib.config import RunConfig
-from ijrlib.figure_table import Figure, every, seeds
+from ijrlib.figure_table import Figure, every, second_seed, seeds
 
 
 def _followed(config: RunConfig, unit: int) -> RunConfig:
@@ -48,18 +48,6 @@ def _simple_cnn(lr: float) -> RunConfig:
         test_examples=1000,
     )
     return _followed(config, unit)
-
-
-def _second_seed(configs: Iterable[RunConfig]) -> tuple[RunConfig, ...]:
-    """Seed 1, in float32 as at paper scale: the machine that trains it has no bfloat16."""
-    return tuple(
-        config.replace(
-            seed=1,
-            autocast=False,
-            measures={k: v for k, v in config.measures if k != "autocast_check"},
-        )
-        for config in configs
-    )
 
 
 def _simple_cnn_paper(lr: float) -> RunConfig:
@@ -189,7 +177,7 @@ EARLY = tuple(map(_simple_cnn, (0.02, 0.2)))
 EARLY_PAPER = tuple(map(_simple_cnn_paper, (0.02, 0.2)))
 BY_LR = tuple(map(_simple_cnn, (0.01, 0.1)))
 BY_LR_PAPER = tuple(map(_simple_cnn_paper, (0.01, 0.1)))
-SECOND_SEED = _second_seed(BY_LR + EARLY)
+SECOND_SEED = second_seed(BY_LR + EARLY)
 SECOND_SEED_PAPER = tuple(config.replace(seed=1) for config in BY_LR_PAPER + EARLY_PAPER)
 MLP_BY_LR = tuple(map(_mlp, (0.01, 0.1)))
 MLP_BY_LR_PAPER = tuple(map(_mlp_paper, (0.01, 0.1)))
@@ -220,7 +208,7 @@ FIGURES: Mapping[str, Figure] = {
     "be02": Figure(
         "The early phase: λ_K, λ_H and α*",
         f"{SIMPLE_SETTING}, η = 0.02, 0.2",
-        EARLY + _second_seed(EARLY),
+        EARLY + second_seed(EARLY),
         seeds(EARLY_PAPER, 2),
     ),
     "be03": Figure(
