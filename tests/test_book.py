@@ -192,3 +192,10 @@ def test_a_page_loads_only_files_of_the_book_and_not_many(pages):
                 assert file.is_file(), f"{name} loads {link}"
                 weight += 0 if "mathjax" in link else file.stat().st_size
         assert weight < MOST_BYTES, f"{name} weighs {weight:,} bytes"
+
+
+def test_the_api_page_shows_what_a_class_takes_whose_base_is_not_installed(pages):
+    text = re.sub(r"<[^>]+>", "", pages["chapters/api.html"].path.read_text(encoding="utf-8"))
+    assert "networks.LSTM(vocabulary=20000, classes=2, embedding=128, units=100)" in text
+    assert "networks.ResidualBlock(inputs, filters, stride, batch_norm=False)" in text
+    assert "(*args, **kwargs)" not in text
