@@ -1,11 +1,11 @@
 """Every claim of the papers that the book tests, one row each; nothing here depends on a result.
 
-The rows were written on 2026-11-22, before the first run was stored; those of the companion papers
-on 2026-11-27, after trials that are not stored (:mod:`ijrlib.companion_criteria`,
-:mod:`ijrlib.sharpest_criteria`).  A criterion
-says what must hold for the claim to count as reproduced, the reason argues it in a sentence.  Rows
-without a measuring function read "not run" on the scoreboard until the runs of their figure
-exist.
+The rows were written on 2026-11-22, before the first run was stored; the comparison of accuracies
+on 2026-11-26 (:mod:`ijrlib.ejr_criteria`) and those of the companion papers on 2026-11-27 and 28
+(:mod:`ijrlib.companion_criteria`, :mod:`ijrlib.sharpest_criteria`), before their runs and after
+trials that are not stored.  A criterion says what must hold for the claim to count as reproduced,
+the reason argues it in a sentence.  Rows without a measuring function read "not run" on the
+scoreboard until the runs of their figure exist.
 """
 
 from __future__ import annotations

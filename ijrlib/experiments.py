@@ -16,7 +16,7 @@ from ijrlib import companion_table, ejr_table, figure_table, sharpest_table, sto
 from ijrlib.config import TEXTS, RunConfig, Window
 from ijrlib.figure_table import Figure, every
 
-__all__ = ["FIGURES", "SCALES", "configs", "parameters", "run", "runs", "smoke"]
+__all__ = ["FIGURES", "SCALES", "configs", "parameters", "run", "runs", "shown", "smoke"]
 
 FIGURES: Mapping[str, Figure] = {
     **figure_table.FIGURES,
@@ -26,6 +26,7 @@ FIGURES: Mapping[str, Figure] = {
 }
 SCALES = ("smoke", "laptop", "paper")
 SMOKE_STEPS = 12
+SMOKE_DATA = ("digits", "invented")  # images and text
 CHEAP = ("impurity", "accuracy", "autocast_check")  # measures of a few gradients
 SPECTRA = ("spectrum", "sharpest")  # measures of hundreds of gradients
 LARGE = ("vgg", "simple_cnn_be")  # what is measured of 32 examples takes minutes in all
@@ -93,7 +94,7 @@ def smoke(config: RunConfig) -> RunConfig:
         return first, last + 1, max(least, round(step * factor))
 
     return config.replace(
-        dataset="invented" if config.dataset in TEXTS else "digits",
+        dataset=SMOKE_DATA[1] if config.dataset in TEXTS else SMOKE_DATA[0],
         network=SMALLER.get(config.network, config.network),
         examples=examples,
         steps=SMOKE_STEPS,
@@ -104,6 +105,11 @@ def smoke(config: RunConfig) -> RunConfig:
         regularizer_from=int(config.regularizer_from * factor),
         lr_decay_at=config.lr_decay_at and max(1, round(config.lr_decay_at * factor)),
     )
+
+
+def shown() -> list[store.Run]:
+    """The stored runs that the book shows: all but those at smoke scale."""
+    return [run for run in store.find() if run.config.dataset not in SMOKE_DATA]
 
 
 PARAMETERS = ("scale", "device", "seed", "overrides", "runs_dir")

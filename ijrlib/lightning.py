@@ -9,14 +9,20 @@ Needs ``pip install lightning``.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
+
+from torch import Tensor
+
+from ijrlib.datasets import torchvision_datasets
+from ijrlib.monitor import CurvatureMonitor, Inputs
+from ijrlib.operators import Loss
+
+with suppress(ImportError):  # Lightning imports torchvision, also one that does not fit torch
+    torchvision_datasets()
 
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
-
-from ijrlib.monitor import CurvatureMonitor, Inputs
-from ijrlib.operators import Loss
 
 
 class CurvatureCallback(Callback):

@@ -285,7 +285,7 @@ def rerun_command(
     figure: str, scale: str, seed: int = 0, overrides: Mapping[str, Any] | None = None
 ) -> str:
     """The papermill command that repeats a chapter with the parameters it was run with."""
-    words = ["papermill", chapter(figure), "out.ipynb", "-p", "scale", scale]
+    words = [".venv/bin/papermill", chapter(figure), "out.ipynb", "-p", "scale", scale]
     if seed:
         words += ["-p", "seed", str(seed)]
     if overrides:

@@ -7,6 +7,7 @@ does not, so that no claim can come out as reproduced whatever was measured.
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
@@ -751,6 +752,13 @@ def test_the_battery_holds_probability_vectors_with_the_special_cases():
     for p in live_checks.battery():
         assert np.abs(p.sum(axis=1) - 1).max() < 1e-12 and p.min() >= 0
         assert (p == 1 / p.shape[1]).all(axis=1).any() and (p.max(axis=1) == 1).any()
+
+
+@pytest.mark.parametrize("claim", ON_RUNS, ids=lambda claim: claim.id)
+def test_at_paper_scale_there_are_the_seeds_that_a_criterion_asks_for(claim):
+    if any(words in claim.criterion for words in ("over seeds", "every run of one", "every seed")):
+        settings = Counter(c.replace(seed=0) for c in experiments.configs(claim.figure, "paper"))
+        assert min(settings.values()) >= 2
 
 
 # -- the scoreboard --------------------------------------------------------------------------------

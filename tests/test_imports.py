@@ -1,6 +1,7 @@
 """The import order of the library: one way only, and no torch where the book is built."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -97,7 +98,7 @@ EDGES = {
     },
     "claims": {"claim_table", "experiments"},
     "monitor": {"curvature", "logits", "operators"},
-    "lightning": {"monitor", "operators"},
+    "lightning": {"datasets", "monitor", "operators"},
     "examples": {"machine", "store"},
     "benchmarks": {"store"},
     "timing": {"operators"},
@@ -224,6 +225,14 @@ def test_a_room_imports_only_what_the_design_allows(room):
 def test_the_allowed_edges_form_no_cycle():
     for room, direct in EDGES.items():
         assert direct is None or room not in reachable(room)
+
+
+def test_the_page_on_the_library_has_what_a_room_imports_above_it():
+    page = (PACKAGE.parent / "chapters" / "api.md").read_text()
+    place = {room: position for position, room in enumerate(re.findall("^### (.*)", page, re.M))}
+    assert sorted(place) == rooms()
+    for room, direct in EDGES.items():
+        assert direct is None or all(place[other] < place[room] for other in direct), room
 
 
 def test_an_unlisted_edge_would_be_noticed():

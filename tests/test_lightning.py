@@ -8,18 +8,15 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from ijrlib import datasets
+from ijrlib.lightning import CurvatureCallback
 from ijrlib.monitor import CurvatureMonitor
 from ijrlib.operators import cross_entropy
 
-# Lightning imports torchvision, which has to load where its compiled operators don't fit torch too.
-datasets.torchvision_datasets()
-
-from lightning.fabric.utilities.warnings import PossibleUserWarning  # noqa: E402
-from lightning.pytorch import LightningModule, Trainer, seed_everything  # noqa: E402
-from lightning.pytorch.loggers import CSVLogger  # noqa: E402
-
-from ijrlib.lightning import CurvatureCallback  # noqa: E402
+# isort: split
+# After the callback, which lets Lightning load where torchvision does not fit torch.
+from lightning.fabric.utilities.warnings import PossibleUserWarning
+from lightning.pytorch import LightningModule, Trainer, seed_everything
+from lightning.pytorch.loggers import CSVLogger
 
 CLASSES, LR, STEPS = 3, 0.2, 12
 

@@ -220,7 +220,7 @@ def test_the_csv_link_leaves_out_what_was_never_measured():
 
 def test_the_command_names_the_chapter_below_the_checkout_and_its_parameters():
     words = shlex.split(report.rerun_command("fig03", "laptop", 2, {"lr": 0.02}))
-    assert words[0] == "papermill" and words[2:5] == ["out.ipynb", "-p", "scale"]
+    assert words[0] == ".venv/bin/papermill" and words[2:5] == ["out.ipynb", "-p", "scale"]
     assert (store.root() / words[1]).is_file() and not words[1].startswith("/")
     assert words[5:8] == ["laptop", "-p", "seed"] and words[8] == "2"
     assert json.loads(words[words.index("-y") + 1]) == {"overrides": {"lr": 0.02}}
