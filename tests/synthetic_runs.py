@@ -85,6 +85,8 @@ def gd_run(steps: int = 300, probe: int = 40, tracked: int = 16) -> Run:
         series.loc[steps_2, name] = values
 
     steps_a = np.array(config.measured_steps("algorithm_2"))
+    series["jacobian_norm_exact"] = np.nan
+    series.loc[steps_a, "jacobian_norm_exact"] = np.sqrt(jacobian[steps_a])
     error = 0.3 * 0.5 ** np.arange(30)
     arrays = {
         "tracked_p1": p1[:, :tracked],
