@@ -35,7 +35,7 @@ def growth(lr: Any, curvature: Any, variance: Any, examples: int, batch_size: in
 
 
 def critical_curvature(lr: float, alpha: float, examples: int, batch_size: int | None) -> float:
-    """λ* = 2/η − α(N − S)/(S(N − 1)), where the growth is 1 if s² = αλ with α > 0.
+    """λ_c = 2/η − α(N − S)/(S(N − 1)), where the growth is 1 if s² = αλ with α > 0.
 
     This is λ_H at the break-even point in the model (App. A, Eq 4, with λ_K = αλ_H and ψ = 1); α
     has the unit of λ.  Where it is not positive, SGD is unstable at every λ > 0.

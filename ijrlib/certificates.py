@@ -116,7 +116,7 @@ def certify(weights: Sequence[int], lower: Bound = half_gini, upper: Bound = gin
         and reduced.degree() == len(distinct)
     )
     spectrum = _spectrum(p, distinct, counts)
-    inside, order = _interlacing(p, spectrum)
+    room = _interlacing(reduced, p, spectrum) if isolated else -math.inf
     top = spectrum[0]
     low_sign, low_slack = _compare(reduced, top, lower(p[0]))
     high_sign, high_slack = _compare(reduced, top, upper(p[0]))
@@ -126,12 +126,12 @@ def certify(weights: Sequence[int], lower: Bound = half_gini, upper: Bound = gin
         _inertia_agrees(matrix, p, distinct),
         _eigenvector_identity(matrix, p, distinct) and _deflated_vectors(matrix, p),
         _enclosures(reduced, p, spectrum),
-        isolated and inside,
+        isolated and room >= 0,  # and R(0) = 0 below the other k − 1 roots: λ^(C) = 0
         isolated and _equalities(reduced, p, top),
         isolated and low_sign >= 0,
         isolated and high_sign <= 0,
     )
-    slacks = (*[math.inf] * 5, order, math.inf, low_slack, -high_slack)
+    slacks = (*[math.inf] * 5, room, math.inf, low_slack, -high_slack)
     return Certificate(
         tuple(w), dict(zip(PARTS, proved, strict=True)), dict(zip(PARTS, slacks, strict=True))
     )
@@ -165,11 +165,20 @@ def _spectrum(
     return out + [Eigenvalue(zero, zero)] * (1 + p.count(zero))
 
 
-def _interlacing(p: Sequence[fmpq], spectrum: Sequence[Eigenvalue]) -> tuple[bool, float]:
-    """Whether p_(i+1) ≤ λ^(i) ≤ p_(i) for i < C and λ^(C) = 0, and the least room."""
-    room = [min(s.low - p[i + 1], p[i] - s.high) for i, s in enumerate(spectrum[:-1])]
-    last = spectrum[-1]
-    return min(room) >= 0 and last.low == last.high == 0, float(min(room))
+def _interlacing(reduced: fmpq_poly, p: Sequence[fmpq], spectrum: Sequence[Eigenvalue]) -> float:
+    """A lower bound of λ^(i) − p_(i+1) and p_(i) − λ^(i) over i < C: at most a millionth below the
+    least of them, and exact where λ^(i) is rational, so that it is 0 where that is."""
+    rooms = []
+    for upper, lower, value in zip(p[:-1], p[1:], spectrum[:-1], strict=True):
+        bits = 60
+        while True:
+            low, high = _refine(reduced, value, bits)
+            room = min(low - lower, upper - high)
+            if (high - low) * 10**6 <= abs(room):
+                break
+            bits *= 2
+        rooms.append(room)
+    return float(min(rooms))
 
 
 def _compare(reduced: fmpq_poly, value: Eigenvalue, t: fmpq) -> tuple[int, float]:

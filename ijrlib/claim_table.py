@@ -113,7 +113,7 @@ THEORY = [
     _claim(
         "eq04-logit-hessian",
         "The Hessian of the cross-entropy in the logits is M = diag(p) − ppᵀ, whatever the label.",
-        ANALYTIC + ", for every label",
+        ANALYTIC + "; no label enters it",
         NO_CANCELLATION,
         figure="eq01_04",
         measure=live.equation_4,
@@ -181,9 +181,10 @@ THEORY = [
     _claim(
         "thm2-identity",
         "‖G‖ = ⟨λ*‖J‖²⟩.",
-        "relative deviation at every measured step at most the residual of q* plus "
-        f"{_ten(c.ROUNDING)}",
-        "a Rayleigh quotient is within the residual of an eigenvalue; the rest is float32 rounding",
+        f"relative deviation at most {_ten(c.ROUNDING)} at every measured step, and q* an "
+        f"eigenvector to a relative residual of {_ten(c.RESIDUAL)}",
+        "the identity holds for any unit vector, so only float32 rounding may be forgiven; that "
+        "q* is an eigenvector is what makes it one of ‖G‖",
         measure=c.theorem_2_identity,
     ),
     _claim(
@@ -204,16 +205,15 @@ THEORY = [
     _claim(
         "thm2-squared-loss",
         "For the squared loss M = I, λ* ≤ 1 and ‖G‖ ≤ ⟨‖J‖²⟩ (App. M, Eq 35).",
-        f"holds at every measured step of a run with the squared loss within {_ten(c.ROUNDING)} of "
-        "‖G‖",
+        f"holds at every measured step of a run with the squared loss, the bound within "
+        f"{_ten(c.ROUNDING)} of ‖G‖ and 0 ≤ λ* ≤ 1 within {_ten(c.STAR_ROUNDING)}",
         "it is proved, so only rounding may be forgiven",
         figure="fig32",
         measure=e.squared_bound,
     ),
     _claim(
         "eq10-gauss-newton",
-        "The sharpness is nearly the norm of the Gauss–Newton matrix, ‖H‖ ≈ ‖G‖, in the early "
-        "phase.",
+        "Once ‖H‖ has reached 2/η it is nearly the norm of the Gauss–Newton matrix, ‖H‖ ≈ ‖G‖.",
         f"median relative difference after ‖H‖ first reaches 2/η at most {c.NEAR}",
         "the bound on ‖G‖ says something of ‖H‖ only where the difference is a small part of it",
         figure="thm2",
@@ -222,7 +222,8 @@ THEORY = [
     _claim(
         "eq12-trace-exact",
         "tr G = ⟨Σ_i λ⁽ⁱ⁾‖Jq⁽ⁱ⁾‖²⟩.",
-        f"holds for random J and p within {_ten(live.ANALYTIC_TOLERANCE)} of tr G",
+        f"holds for random J and p within {_ten(live.ANALYTIC_TOLERANCE)} of tr G, or of 10⁻³ "
+        "where that is larger",
         "it is an identity of traces, so only rounding may be forgiven",
         figure="thm2",
         measure=live.equation_12,
@@ -825,7 +826,8 @@ EJR = [
     ),
     _claim(
         "ejr-first-order",
-        "To first order v2 minimises L + ρ∇Lᵀ⟨J⟩u/‖⟨J⟩u‖ + μρ‖⟨J⟩u‖ (Eqs 40–43).",
+        "To first order v2 minimises L̃ + ρ∇Lᵀ⟨J⟩u/‖⟨J⟩u‖ + μρ‖⟨J⟩u‖ with L̃ = L + μuᵀ⟨z⟩ (Eqs "
+        "40–43).",
         "the remainder divided by ρ² stays bounded as ρ is halved six times",
         "that is what O(ρ²) says",
         measure=live.ejr_first_order,
@@ -896,7 +898,7 @@ BREAK_EVEN = [
         "bemodel-thm1",
         "The λ_H and λ_K at which a stable SGD becomes unstable are smaller for a larger η or a "
         "smaller S.",
-        f"the first unstable λ is λ* = 2/η − α(N − S)/(S(N − 1)), {BREAK_EVEN_TOLERANCE}",
+        f"the first unstable λ is λ_c = 2/η − α(N − S)/(S(N − 1)), {BREAK_EVEN_TOLERANCE}",
         "the criterion is evaluated on the way up, without solving it for λ",
         measure=partial(live.break_even_theorem, rising=True),
         live=True,
@@ -905,7 +907,7 @@ BREAK_EVEN = [
         "bemodel-thm2",
         "The λ_H and λ_K at which an unstable SGD becomes stable are smaller for a larger η or a "
         "smaller S.",
-        f"the first stable λ on the way down is the same λ*, {BREAK_EVEN_TOLERANCE}",
+        f"the first stable λ on the way down is the same λ_c, {BREAK_EVEN_TOLERANCE}",
         "the criterion is evaluated on the way down, without solving it for λ",
         measure=partial(live.break_even_theorem, rising=False),
         live=True,

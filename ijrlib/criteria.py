@@ -310,18 +310,18 @@ def oscillates_about_a_level(runs: Sequence[Run]) -> Measurement:
 ROUNDING = 1e-4
 """Relative; float32 sums over up to 10^6 parameters err by some 10^-5."""
 STAR_ROUNDING = 1e-5
+RESIDUAL = 1e-3  # of q*, relative; what the runs ask of it
 NEAR = 0.25
 
 
 def theorem_2_identity(runs: Sequence[Run]) -> Measurement:
-    """|‖G‖ − ⟨λ*‖J‖²⟩|/‖G‖ against the relative residual of q*."""
+    """|‖G‖ − ⟨λ*‖J‖²⟩|/‖G‖, and the relative residual of q*."""
     frame = rows(first(runs), "theorem_2_identity", "theorem_2_residual")
-    excess = frame["theorem_2_identity"] - frame["theorem_2_residual"]
+    deviation, residual = frame["theorem_2_identity"].max(), frame["theorem_2_residual"].max()
     return Measurement(
-        f"largest deviation {frame['theorem_2_identity'].max():.1e} over {len(frame)} steps, "
-        "residual "
-        f"of q* up to {frame['theorem_2_residual'].max():.1e}",
-        bool((excess <= ROUNDING).all()),
+        f"largest deviation {deviation:.1e} over {len(frame)} steps, residual of q* up to "
+        f"{residual:.1e}",
+        bool(deviation <= ROUNDING and residual <= RESIDUAL),
     )
 
 
@@ -381,14 +381,10 @@ def algorithm_2_converges(runs: Sequence[Run]) -> Measurement:
     run = first(runs)
     values = array(run, "algorithm_2_values").astype(float)
     steps = array(run, "algorithm_2_values.steps")
-    frame = rows(run, "jacobian_norm_sq").set_index("step")
-    common = [i for i, step in enumerate(steps) if step in frame.index]
-    if not common:
-        raise NotMeasured(f"{run.config.name}: no step has both Algorithm 2 and the exact norm")
-    exact = np.sqrt(frame.loc[steps[common], "jacobian_norm_sq"].to_numpy(dtype=float))
-    difference = np.abs(values[common, -1] / exact - 1).max()
+    exact = rows(run, "jacobian_norm_exact").set_index("step").loc[steps, "jacobian_norm_exact"]
+    difference = np.abs(values[:, -1] / exact.to_numpy(dtype=float) - 1).max()
     return Measurement(
         f"largest relative difference {difference:.1e} after {values.shape[1]} iterations, "
-        f"{len(common)} step(s)",
+        f"{len(steps)} step(s)",
         bool(difference <= ALGORITHM_TOLERANCE),
     )

@@ -17,6 +17,7 @@ from ijrlib.criteria import (
     LEAST_CORRELATION,
     RISE_FACTOR,
     ROUNDING,
+    STAR_ROUNDING,
     H,
     J,
     Measurement,
@@ -414,16 +415,19 @@ def impurity_falls_first(runs: Sequence[Run]) -> Measurement:
 
 
 def squared_bound(runs: Sequence[Run]) -> Measurement:
-    """‖G‖ ≤ ⟨‖J‖²⟩ at every measured step of a run with the squared loss."""
+    """‖G‖ ≤ ⟨‖J‖²⟩ and 0 ≤ λ* ≤ 1 at every measured step of a run with the squared loss."""
     (run, *_) = of(runs, loss="squared")
-    frame = rows(run, "gauss_newton_norm", "theorem_2_bound")
+    stars = ("theorem_2_min_star", "theorem_2_min_slack")
+    frame = rows(run, "gauss_newton_norm", "theorem_2_bound", *stars)
     bound = array(run, "lambda_1")
     if not np.array_equal(bound, np.ones_like(bound)):
         raise NotMeasured(f"{run.config.name}: λ⁽¹⁾ is not 1 everywhere, as M = I has it")
     over = frame["theorem_2_bound"] / frame["gauss_newton_norm"]
+    star, slack = (float(frame[name].min()) for name in stars)
     return Measurement(
-        f"the bound is {over.min():.2f} to {over.max():.2f} times ‖G‖ over {len(frame)} steps",
-        bool(over.min() >= 1 - ROUNDING),
+        f"the bound is {over.min():.2f} to {over.max():.2f} times ‖G‖, least λ* {star:.1e}, least "
+        f"1 − λ* {slack:.1e} over {len(frame)} steps",
+        bool(over.min() >= 1 - ROUNDING and min(star, slack) >= -STAR_ROUNDING),
     )
 
 

@@ -468,7 +468,7 @@ FIGURES: Mapping[str, Figure] = {
         stand_in=STAND_IN,
     ),
     "beyond": Figure(
-        "The constant between sharpness and predictor, and the bound of Theorem 2, in all runs",
+        "The constant between sharpness and predictor, and the bound of Theorem 2",
         "the paper leaves the constant open and does not measure the bound",
         (GD, GD_BY_LR[2], VGG_GD, MNIST, RESNET, *SGD_BY_BATCH, SGD_BY_LR[0]),
         (

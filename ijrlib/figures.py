@@ -153,10 +153,11 @@ def monitored(frame: Any) -> Figure:
             axes.text(0.5, 0.5, "not measured", ha="center", transform=axes.transAxes)
         else:
             curve(axes, frame, name)
-    if frame["threshold"].notna().any():
+    limit = frame["threshold"].replace(np.inf, np.nan)  # infinite where η = 0
+    if limit.notna().any():
         dashed = {"color": GREY, "linestyle": "--", "linewidth": 1.1, "drawstyle": "steps-post"}
-        panels[0].plot(frame["step"], frame["threshold"], label="threshold", **dashed)
-        if frame["threshold"].max() > FAR * frame["sharpness"].max() > 0:
+        panels[0].plot(frame["step"], limit, label="threshold", **dashed)
+        if limit.max() > FAR * frame["sharpness"].max() > 0:
             panels[0].set_yscale("log")
         panels[0].legend()
     return figure
@@ -172,16 +173,38 @@ def _colored_axis(axes: Axes, side: str, quantity: Quantity) -> None:
 # -- theory ----------------------------------------------------------------------------------------
 
 
-@styled
-def secular_function(p: Any) -> Figure:
-    """Figure 1: v(λ) = 1 − Σ p_i²/(p_i − λ), its poles at the p_i and its roots at the λ^(i).
+def positive_probabilities(p: Any) -> np.ndarray:
+    """p as an array of shape (C,): what Figure 1 can draw, since v has no pole at a zero of p.
 
-    Args:
-        p: probabilities, shape (C,); equal entries share one pole.
+    Raises:
+        ValueError: where p is no vector of positive probabilities.
     """
     p = np.asarray(p, dtype=float)
+    if p.ndim != 1:
+        raise ValueError(f"expected one probability vector, got shape {p.shape}")
+    logits.check_probabilities(p)
+    if (p == 0).any():
+        raise ValueError(f"expected positive probabilities, but entry {int(p.argmin())} is 0")
+    return p
+
+
+@styled
+def secular_function(p: Any) -> Figure:
+    """Figure 1: v(λ) = 1 − Σ p_i²/(p_i − λ), its poles at the p_(i) and its roots, the λ^(i).
+
+    Equal entries share one pole, where λ^(i) = p_(i) = p_(i+1) is deflated (Theorem 1) and no root
+    of v: a square in place of a dot.  What shares a place has one label, with its smallest rank i.
+
+    Args:
+        p: positive probabilities, shape (C,).
+
+    Raises:
+        ValueError: where p is no vector of positive probabilities.
+    """
+    p = np.sort(positive_probabilities(p))[::-1]
     poles = np.unique(p)[::-1]
     values, _ = logits.eigensystem(p)
+    deflated = np.append(p[:-1] == p[1:], False)
     clip, largest = 3.0, float(poles[0])
     edges = [-0.12 * largest, *(float(pole) for pole in poles[::-1]), 1.4 * largest]
     figure, axes = plt.subplots(figsize=(7.2, 3.6))
@@ -191,7 +214,8 @@ def secular_function(p: Any) -> Figure:
         v = logits.secular(p, grid)
         v = np.where(np.abs(v) <= clip, v, np.nan)
         axes.plot(grid, v, color=BLUE, label=r"$v(\lambda)$" if left == edges[0] else None)
-    for i, pole in enumerate(poles, 1):
+    for pole in poles:
+        i = 1 + int((p > pole).sum())
         label = r"poles $p_{(i)}$" if i == 1 else None
         axes.axvline(pole, color=VERMILION, linewidth=1.0, label=label)
         place = (pole, 1.02)
@@ -203,10 +227,13 @@ def secular_function(p: Any) -> Figure:
             color=VERMILION,
         )
     axes.axhline(0, color=GREY, linewidth=0.8)
-    axes.plot(
-        values, np.zeros_like(values), "o", color="black", ms=4.5, label=r"roots $\lambda^{(i)}$"
-    )
-    for i, value in enumerate(values, 1):
+    for marker, kind, chosen in (("o", "roots", ~deflated), ("s", "deflated", deflated)):
+        if chosen.any():
+            label = rf"{kind} $\lambda^{{(i)}}$"
+            place = values[chosen]
+            axes.plot(place, 0 * place, marker, color="black", ms=4.5, ls="none", label=label)
+    for value in np.unique(values):
+        i = 1 + int((values > value).sum())
         axes.annotate(
             rf"$\lambda^{{({i})}}$", (value, 0), xytext=(4, 5), textcoords="offset points"
         )

@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 
 from ijrlib import embedding, phases
-from ijrlib.figures import array, typical_example
-from ijrlib.logits import check_probabilities
+from ijrlib.figures import array, positive_probabilities, typical_example
 from ijrlib.report import Block
 
 SCRIPT = Path(__file__).with_name("interactive.js")
@@ -25,8 +24,8 @@ STYLE = Path(__file__).with_name("interactive.css")
 
 
 def secular_function(p: Any) -> Block:
-    """Figure 1 with a slider for each weight: v(λ), its poles p_(i), its roots λ^(i), which the
-    browser finds by bisection, and the bounds of Theorem 1 as a band.
+    """Figure 1 with a slider for each weight: v(λ), its poles p_(i), the eigenvalues λ^(i) (roots,
+    which the browser finds by bisection, or poles at a tie) and the bounds of Theorem 1 as a band.
 
     Args:
         p: positive probabilities, shape (C,): what it begins with.
@@ -34,12 +33,7 @@ def secular_function(p: Any) -> Block:
     Raises:
         ValueError: where p is no vector of positive probabilities.
     """
-    p = np.asarray(p, dtype=float)
-    if p.ndim != 1:
-        raise ValueError(f"expected one probability vector, got shape {p.shape}")
-    check_probabilities(p)
-    if (p == 0).any():
-        raise ValueError("expected positive probabilities: a zero has no pole to draw")
+    p = positive_probabilities(p)
     return _block("secular", "Secular function with a slider for each weight", {"p": p.tolist()})
 
 

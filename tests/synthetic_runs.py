@@ -179,6 +179,7 @@ def phase_run(
     series["gauss_newton_norm"] = 0.9 * sharpness
     series["between_class_norm"] = 0.7 * sharpness
     series["theorem_2_bound"] = 2.0 * sharpness
+    series["theorem_2_min_star"], series["theorem_2_min_slack"] = 0.1, 0.2
     series["test_accuracy"] = np.minimum(step, 200) / 400
     series["train_accuracy"] = step / PHASE_END
     series["train_loss"], series["test_loss"] = np.exp(-step / 100), np.exp(-step / 200)

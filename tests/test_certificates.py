@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 
+import mpmath
 import numpy as np
 import pytest
 from flint import fmpq
@@ -38,6 +39,37 @@ def test_uniform_attains_interlacing_exactly(classes):
     assert certificate.slacks[INTERLACING] == 0
     # λ^(1) = 1/C lies 1/C² above ½Gini = (C − 1)/C²
     assert certificate.slacks[LOWER] == pytest.approx(1 / classes**2, rel=1e-12)
+
+
+def test_the_room_of_interlacing_is_that_of_the_closed_form():
+    """p = (3, 2, 1)/6: λ² − (11/18)λ + 1/12 = 0, so that λ^(2) = (11 − √13)/36 is closest to p."""
+    assert certify((3, 2, 1)).slacks[INTERLACING] == pytest.approx((5 - 13**0.5) / 36, rel=1.1e-6)
+    assert certify((3, 1)).slacks[INTERLACING] == 3 / 8 - 1 / 4
+
+
+@pytest.mark.parametrize("weights", SAMPLE[::7])
+def test_the_room_of_interlacing_is_a_lower_bound_and_0_only_where_attained(weights):
+    """Against mpmath's dense eigenvalues to 60 digits."""
+    w = sorted(weights, reverse=True)
+    with mpmath.workdps(60):
+        p = [mpmath.mpf(n) / sum(w) for n in w]
+        column = mpmath.matrix(p)
+        matrix = mpmath.diag(p) - column * column.T
+        values = sorted(mpmath.eigsy(matrix, eigvals_only=True), reverse=True)
+        room = min(min(p[i] - values[i], values[i] - p[i + 1]) for i in range(len(p) - 1))
+    slack = certify(weights).slacks[INTERLACING]
+    if len(set(w)) < len(w) or 0 in w:  # a tie or a zero
+        assert slack == 0
+    else:  # at most a millionth below, and rounded to double precision
+        assert 0 < slack == pytest.approx(float(room), rel=1.1e-6)
+        assert slack <= room * (1 + mpmath.mpf(2) ** -53)
+
+
+def test_eigenvalues_in_another_order_do_not_interlace(monkeypatch):
+    right = certificates._spectrum
+    monkeypatch.setattr(certificates, "_spectrum", lambda *args: right(*args)[::-1])
+    certificate = certify((4, 3, 2))
+    assert not certificate.parts[INTERLACING] and certificate.slacks[INTERLACING] < 0
 
 
 @pytest.mark.parametrize("weights", SAMPLE[::7])

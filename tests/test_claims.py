@@ -748,10 +748,38 @@ def test_a_violation_that_verify_theorem_1_reports_refutes_the_claim(monkeypatch
     assert [v.verdict for v in verdicts] == ["not reproduced"] * 4
 
 
+def test_the_claims_of_theorem_1_tell_the_worst_slack_of_each_statement(monkeypatch):
+    """Deflation, which has to hold exactly, has the least room and must not hide the roots."""
+
+    def known(p):
+        slack = -1e-17 * p.shape[1]
+        return [
+            theorems.Check("Theorem 1 (a): roots", slack, "", True, len(p), 2e-15),
+            theorems.Check("Theorem 1 (a), deflation: ties", -0.0, "", True, len(p), 0.0),
+        ]
+
+    monkeypatch.setattr(theorems, "verify_theorem_1", known)
+    assert live_checks.theorem_1("a", []).value == (
+        "roots: worst slack -1e-15, rounding allows -2e-15; ties: worst slack 0, rounding allows 0"
+    )
+
+
 def test_the_battery_holds_probability_vectors_with_the_special_cases():
     for p in live_checks.battery():
         assert np.abs(p.sum(axis=1) - 1).max() < 1e-12 and p.min() >= 0
         assert (p == 1 / p.shape[1]).all(axis=1).any() and (p.max(axis=1) == 1).any()
+
+
+@pytest.mark.parametrize("name", ["theorem_2_min_star", "theorem_2_min_slack"])
+def test_with_the_squared_loss_no_weight_leaves_its_interval(name):
+    run = phase_run(loss="squared")
+    assert holds("thm2-squared-loss", run)
+    assert not holds("thm2-squared-loss", with_columns(run, **{name: -1e-3}))
+
+
+def test_the_identity_of_theorem_2_counts_for_an_eigenvector_only():
+    assert holds("thm2-identity", GD)
+    assert not holds("thm2-identity", with_columns(GD, theorem_2_residual=2e-3))
 
 
 @pytest.mark.parametrize("claim", ON_RUNS, ids=lambda claim: claim.id)

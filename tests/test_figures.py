@@ -17,7 +17,7 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from synthetic_runs import gd_run, sgd_run
 
-from ijrlib import figures, logits
+from ijrlib import figures
 
 GD, SGD = gd_run(), sgd_run()
 P = np.array([0.42, 0.27, 0.17, 0.09, 0.05])
@@ -108,10 +108,44 @@ def test_figure_1_draws_no_line_across_a_pole():
             assert (np.diff(seen) < 0).all()
 
 
-def test_figure_1_accepts_a_list_and_equal_entries():
-    figure = figures.secular_function([0.4, 0.3, 0.3])
+@pytest.mark.parametrize(
+    ("p", "labels", "deflated"),
+    [
+        ([0.35, 0.3, 0.35], {0.35: 1, 0.3: 3}, [0.35]),
+        ([0.3, 0.4, 0.3], {0.4: 1, 0.3: 2}, [0.3]),
+        ([0.25] * 4, {0.25: 1}, [0.25] * 3),
+    ],
+)
+def test_figure_1_ranks_its_poles_and_sets_deflated_eigenvalues_apart(p, labels, deflated):
+    figure = figures.secular_function(p)
+    texts = {text.get_text(): text.xy[0] for text in figure.axes[0].texts}
+    for pole, rank in labels.items():
+        assert texts[f"$p_{{({rank})}}$"] == pole
+    assert sum("p_" in text for text in texts) == len(labels)
+    np.testing.assert_array_equal(line(figure, "deflated")[0], deflated)
     roots, _ = line(figure, "roots")
-    np.testing.assert_array_equal(roots, logits.eigensystem(np.array([0.4, 0.3, 0.3]))[0])
+    every = np.linalg.eigvalsh(np.diag(p) - np.outer(p, p))
+    np.testing.assert_allclose(np.sort([*roots, *deflated]), every, atol=1e-15)
+    markers = [x.get_marker() for x in figure.axes[0].get_lines() if x.get_marker() != "None"]
+    assert len(set(markers)) == 2
+
+
+def test_figure_1_has_no_entry_for_deflation_where_there_is_none():
+    legend = FIGURES["secular_function"].axes[0].get_legend()
+    assert not any("deflated" in text.get_text() for text in legend.get_texts())
+
+
+@pytest.mark.parametrize(
+    ("p", "message"),
+    [
+        ([0.5, 0.3, 0.2, 0.0], "expected positive probabilities, but entry 3 is 0"),
+        ([[0.5, 0.5]], r"expected one probability vector, got shape \(1, 2\)"),
+        ([0.5, 0.4], "expected a sum of 1"),
+    ],
+)
+def test_figure_1_refuses_what_is_no_positive_probability_vector(p, message):
+    with pytest.raises(ValueError, match=message):
+        figures.secular_function(p)
 
 
 def test_theorem_2_draws_the_norm_the_mean_and_the_bound_where_they_were_measured():

@@ -145,7 +145,7 @@ EDGES = {
 LATE = {
     "experiments": {"runner"},
     "monitor": {"figures"},
-    "theorems": {"sharpness_bound", "operators", "datasets", "networks", "training"},
+    "theorems": {"sharpness_bound", "spectra", "operators", "datasets", "networks", "training"},
 }
 TORCH_FREE = [
     "logits",

@@ -58,7 +58,11 @@ def test_the_path_has_sharpness_and_cosine_of_each_step():
 
 @pytest.mark.parametrize(
     "p, message",
-    [([[0.5, 0.5]], "one probability vector"), ([0.5, 0.4], "sums to"), ([1.0, 0.0], "positive")],
+    [
+        ([[0.5, 0.5]], "one probability vector"),
+        ([0.5, 0.4], "sums to"),
+        ([1.0, 0.0], "entry 1 is 0"),
+    ],
 )
 def test_the_secular_function_refuses_what_is_no_positive_probability_vector(p, message):
     with pytest.raises(ValueError, match=message):

@@ -1,6 +1,7 @@
 """Theorem 1 (a)–(d) on many vectors, and that its check can fail."""
 
 import dataclasses
+from fractions import Fraction
 
 import flint
 import numpy as np
@@ -67,6 +68,60 @@ def test_a_wrong_eigenvalue_is_noticed(monkeypatch, index, change, violated):
 
     monkeypatch.setattr(logits, "eigensystem", wrong)
     assert violated <= failed(verify_theorem_1(p))
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("ulps", [-30, -3, -1, 0, 1, 3, 30])
+@pytest.mark.parametrize("end", [0, 1])
+def test_a_pole_in_the_place_of_a_root_violates_a_and_b(monkeypatch, end, ulps, dtype):
+    """λ^(i) := p_(i) or p_(i+1), to a few units in the last place, where the roots are far away."""
+    p = np.array([[0.4, 0.3, 0.2, 0.1]], dtype)
+    right = logits.eigensystem
+
+    def wrong(p):
+        values, vectors = right(p)
+        values[:, :-1] = p[:, end : end + 3] * (1 + ulps * np.finfo(dtype).eps)
+        return values, vectors
+
+    monkeypatch.setattr(logits, "eigensystem", wrong)
+    assert {STATEMENTS_1[0], STATEMENTS_1[2]} <= failed(verify_theorem_1(p))
+
+
+def exact_root(entries, left, right):
+    """The root of Σ p_j/(p_j − λ) between two neighbouring poles, to 2^-120 of their distance."""
+    for _ in range(120):
+        middle = (left + right) / 2
+        if sum(a / (a - middle) for a in entries) < 0:
+            left = middle
+        else:
+            right = middle
+    return left
+
+
+def test_theorem_1_a_asks_for_the_root_within_delta_close_to_poles_too():
+    """Against bisection in rational numbers.  v(λ ± δ) takes C + 2 of the K = C + 8 roundings that
+    δ stands for (p − λ, the quotient, the sum), so C = 4 leaves it open from δ/2 to 3δ/2."""
+    rng = np.random.default_rng(0)
+    unit, outcomes = 2.0**-53, set()
+    rows = [0.25 + rng.choice(12, 4, replace=False) * 2.0**-54 for _ in range(20)]
+    rows += list(rng.dirichlet(np.full(4, 0.3), 20))
+    for row in rows:
+        ranked = -np.sort(-row)[None, :]
+        entries = [Fraction(float(a)) for a in ranked[0]]
+        for i in range(3):
+            root = exact_root(entries, entries[i + 1], entries[i])
+            delta = 24 * unit * ranked[0, i]
+            near = [ranked[0, i], ranked[0, i + 1], float(root)]
+            for trial in (a + f * delta for a in near for f in (0, 0.4, -0.4, 1.7, -1.7, 9)):
+                values = np.full((1, 4), trial)
+                allowed = 24 * unit * values
+                distance = float(abs(Fraction(float(trial)) - root)) / allowed[0, i]
+                if 0.5 < distance < 1.5:
+                    continue
+                missed = theorems._missed(ranked, values, allowed)[0, i]
+                assert missed == (distance > 1)
+                outcomes.add((bool(missed), trial in ranked))
+    assert len(outcomes) == 4  # found and missed, at a pole and elsewhere
 
 
 def test_a_wrong_eigenvector_is_noticed(monkeypatch):

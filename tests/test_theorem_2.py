@@ -4,12 +4,20 @@ import dense
 import pytest
 import torch
 
-from ijrlib import sharpness_bound, theorems
+from ijrlib import sharpness_bound, spectra, theorems
 from ijrlib.sharpness_bound import SharpnessBound
 from ijrlib.sharpness_bound import sharpness_bound as compute
 
 LOSSES = ("cross_entropy", "squared")
-STATEMENTS = ("‖G‖ = ⟨λ*‖J‖²⟩", "0 ≤ λ*", "λ* ≤ λ^(1)", "‖G‖ ≤ ⟨λ^(1)‖J‖²⟩")
+EIGENVECTOR, LARGEST = "Gq* = ‖G‖q*", "no eigenvalue of G above ‖G‖"
+STATEMENTS = (
+    EIGENVECTOR,
+    LARGEST,
+    "‖G‖ = ⟨λ*‖J‖²⟩",
+    "0 ≤ λ*",
+    "λ* ≤ λ^(1)",
+    "‖G‖ ≤ ⟨λ^(1)‖J‖²⟩",
+)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -88,6 +96,30 @@ def test_verify_theorem_2_fails_where_a_quantity_is_wrong(monkeypatch, field, fa
     checks = theorems.verify_theorem_2(model, x)
     failed = {c.statement.split(": ")[1] for c in checks if not c.passed}
     assert violated <= failed
+
+
+def test_verify_theorem_2_tells_the_top_eigenvector_from_another_and_from_no_eigenvector(
+    monkeypatch,
+):
+    """What the theorem says of q* but for ‖G‖ is true of every unit vector."""
+    model, (x, _) = dense.network("fully connected, tanh"), dense.examples(5)
+    values, vectors = torch.linalg.eigh(dense.gauss_newton(model, "cross_entropy", x))
+
+    def failed(vector):
+        def pair(op, v0, rtol):
+            product = op @ vector
+            value = float(vector @ product)
+            residual = float((product - value * vector).norm()) / value
+            return spectra.Eigenpair(value, vector, residual, 1, True)
+
+        monkeypatch.setattr(sharpness_bound, "top_eigenpair", pair)
+        checks = theorems.verify_theorem_2(model, x)
+        return {c.statement.split(": ")[1] for c in checks if not c.passed}
+
+    assert failed(vectors[:, -1]) == set()
+    assert values[-3] < 0.99 * values[-1] and failed(vectors[:, -3]) == {LARGEST}
+    random = torch.randn(len(values), generator=torch.Generator().manual_seed(0)).to(vectors)
+    assert failed(random / random.norm()) >= {EIGENVECTOR}
 
 
 def test_an_unknown_loss_is_refused_with_the_known_ones():
