@@ -89,7 +89,7 @@ MEASURE_GRADIENTS = {
     "norms": 0.0,
     "theorem_2": 40.0,
     "logit_spectrum": 0.0,
-    "algorithm_2": 60.0,
+    "algorithm_2": 67.0,
     "alignment": 12.0,
     "clusters": 3.0,
     "eigenvector_images": 11.0,
