@@ -53,6 +53,16 @@ NETWORKS = (
     "lstm_words_small",
     "text_cnn_small",
 )
+NORMALIZED = (
+    "wrn28_10",
+    "wrn28_10_cifar100",
+    "wrn10_2",
+    "wrn10_2_cifar100",
+    "simple_cnn_bn",
+    "mlp_300_100_bn",
+    "resnet32_bn",
+)
+"""Those of them whose batch normalization makes the examples of a batch influence each other."""
 INPUTS = ("standardized", "unit")
 DECAY_AT = (0.3, 0.6, 0.8)
 """Shares of the steps at which the learning rate decays, where ``lr_decay`` is below 1."""
@@ -77,6 +87,11 @@ MEASURES = (
     "sharpest",
     "predictions",
 )
+
+OF_EIGENVECTORS = ("alignment", "clusters", "eigenvector_images")
+"""Measures of the eigenvectors q of M, which has any for the cross-entropy alone."""
+OF_SINGLE_EXAMPLES = ("theorem_2", *OF_EIGENVECTORS)
+"""Measures of J_x, which an example of a normalized batch has not by itself."""
 
 Window = tuple[int, int, int]
 """(start, stop, every): the steps start, start + every, … below stop."""
@@ -223,6 +238,17 @@ class RunConfig:
                 f"measures: predictions are of test examples, expected test_examples above 0, got "
                 f"{self.test_examples}"
             )
+        for name, _ in self.measures:
+            if name in OF_EIGENVECTORS and self.loss != "cross_entropy":
+                raise ValueError(
+                    f"measures: {name} is about the eigenvectors of M, expected loss "
+                    f"'cross_entropy', got {self.loss!r}"
+                )
+            if name in OF_SINGLE_EXAMPLES and self.network in NORMALIZED:
+                raise ValueError(
+                    f"measures: {name} is about the J_x of single examples, expected a network "
+                    f"without batch normalization, got {self.network!r}"
+                )
         if "break_even" in dict(self.measures) and (self.momentum or self.weight_decay):
             raise ValueError(
                 f"measures: break_even is about SGD with neither momentum nor weight decay, got "

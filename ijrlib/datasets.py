@@ -17,6 +17,7 @@ from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from types import ModuleType
+from urllib.error import URLError
 
 import numpy as np
 import torch
@@ -117,9 +118,9 @@ def load(
     parent folder of the package). `download=True` lets torchvision fetch what is missing.
 
     Raises ValueError for an unknown name or split, a shape or number of classes that the data set
-    cannot give, or more examples than there are; FileNotFoundError where the data is not found;
-    DamagedData where its files can't be read, or have the size of the published ones and not their
-    checksum.
+    cannot give, or more examples than there are; FileNotFoundError where the data is not found
+    and can't be downloaded; DamagedData where its files can't be read, or have the size of the
+    published ones and not their checksum.
     """
     if name not in DATASETS:
         raise ValueError(f"unknown data set {name!r}; expected one of {', '.join(DATASETS)}")
@@ -297,15 +298,25 @@ def _read(name: str, split: str, folder: Path, download: bool) -> _Split:
     if name == "digits":
         return _read_digits(split)
     parquet = folder / name / f"{split}.parquet"
-    torchvision_class, subfolder = TORCHVISION[name]
-    if (folder / subfolder).is_dir() or (download and not parquet.is_file()):
+    begun = any((folder / TORCHVISION[name][1]).glob("*"))  # a failed download leaves it empty
+    if begun or (download and not parquet.is_file()):
         return _read_torchvision(name, split, folder, download)
     if parquet.is_file():
         return _read_parquet(parquet)
-    raise FileNotFoundError(
-        f"{name} not found: neither {folder / subfolder} (torchvision's layout) nor {parquet} "
-        f"(Hugging Face's) exists. Set IJR_DATA to the folder that holds your data sets, or "
-        f"download it (`ijr run` does), for instance with\n"
+    raise _not_found(name, split, folder)
+
+
+def _not_found(
+    name: str, split: str, folder: Path, failed: Exception | None = None
+) -> FileNotFoundError:
+    """Where images were sought and how to get them; and why they could not be downloaded."""
+    torchvision_class, subfolder = TORCHVISION[name]
+    parquet = folder / name / f"{split}.parquet"
+    reason = f" and not downloaded ({' '.join(str(failed).split())})" if failed else ""
+    return FileNotFoundError(
+        f"{name} not found{reason}: neither {folder / subfolder} (torchvision's layout) nor "
+        f"{parquet} (Hugging Face's) holds all of it. Set IJR_DATA to the folder that holds your "
+        f"data sets, or download it (`ijr run` does), for instance with\n"
         f'  python -c "import torchvision; torchvision.datasets.{torchvision_class}('
         f"'{folder}', download=True)\""
     )
@@ -334,7 +345,11 @@ def _read_torchvision(name: str, split: str, folder: Path, download: bool) -> _S
     cls = getattr(torchvision_datasets(), class_name)
     try:
         data = cls(str(folder), train=split == "train", download=download)
+    except URLError as error:
+        raise _not_found(name, split, folder, error) from error
     except (RuntimeError, ValueError, AssertionError, EOFError) as error:
+        if str(error).startswith("Error downloading"):
+            raise _not_found(name, split, folder, error) from error
         raise DamagedData(
             f"{name} in {folder / subfolder} is incomplete or damaged ({error}); remove the folder "
             f"and download it again"

@@ -253,7 +253,8 @@ def evaluate(model: nn.Module, x: Tensor, chunk: int) -> Tensor:
     parts = x.split(parallel.share(len(x), chunk))
     with evaluation_mode(model):
         found = {i: model(parts[i]) for i in parallel.mine(len(parts))}
-    return parallel.gathered(found, [len(part) for part in parts], x)
+    like = next(model.parameters())  # words are integers, logits are not
+    return parallel.gathered(found, [len(part) for part in parts], like)
 
 
 def _accuracy(z: Tensor, y: Tensor) -> float:

@@ -5,6 +5,9 @@ parameters and all data and take the same decisions; in a loop over chunks each 
 (:func:`mine`), and the sums are added up (:func:`summed`) or put together (:func:`gathered`).  With
 one process all three do nothing, and importing this module needs no process group.
 
+Only processes that have called :func:`join` share their work.  In a group that someone else has
+made, to train a model say, each process measures by itself.
+
 Numbers differ from those of one process by the order of summation alone.
 """
 
@@ -17,6 +20,9 @@ from collections.abc import Mapping, Sequence
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+_sharing = False
+"""Whether this process has called :func:`join` and there was something to join."""
 
 AXES = 4
 """Axes that a tensor handed to :func:`gathered` has at most."""
@@ -33,7 +39,7 @@ def rank() -> int:
 
 
 def _joined() -> bool:
-    return dist.is_available() and dist.is_initialized()
+    return _sharing and dist.is_initialized()
 
 
 def announced() -> bool:
@@ -42,32 +48,41 @@ def announced() -> bool:
 
 
 def join(device: torch.device) -> torch.device:
-    """Join the processes that ``torchrun`` has started, if it has; return this one's device: the
-    GPU of its number on this machine, in the place of "cuda"."""
+    """Join the processes that ``torchrun`` has started, if it has, and share all work with them
+    from now on; return this one's device: the GPU of its number on this machine, in the place of
+    "cuda"."""
+    global _sharing
     if not announced():
         return device
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    if not _joined():
+    if not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
         atexit.register(leave)
+    _sharing = True
     return device
 
 
 def leave() -> None:
-    """End the group of processes, if there is one."""
+    """End the group of processes that this one has joined, if it has."""
+    global _sharing
     if _joined():
         dist.destroy_process_group()
+    _sharing = False
 
 
 def share(examples: int, chunk: int) -> int:
-    """Examples in a chunk: at most ``chunk``, and so few that every process gets some."""
+    """Examples in a chunk: at most ``chunk``, and no more than a process' equal share, rounded up.
+
+    Where there are many processes, the last of them may have no chunk: 6 examples make three
+    chunks of 2 for 4 processes.
+    """
     return max(1, min(chunk, -(-examples // processes())))
 
 
 def mine(count: int) -> range:
-    """The chunks 0 … ``count`` − 1 that this process goes through."""
+    """The chunks 0 … ``count`` − 1 that this process goes through, maybe none."""
     return range(rank(), count, processes())
 
 
@@ -84,11 +99,11 @@ def gathered(parts: Mapping[int, Tensor], sizes: Sequence[int], like: Tensor) ->
     Args:
         parts: those of this process by number (:func:`mine`), maybe none; all of one type.
         sizes: length of every chunk.
-        like: a tensor of the device, and of the type where there are no parts.
+        like: a tensor of the device and the type of the parts, those of the other processes too.
     """
     if processes() == 1:
         return torch.cat([parts[i] for i in range(len(sizes))])
-    some = next(iter(parts.values()), like[:0])
+    some = next(iter(parts.values()), like)
     axes = torch.zeros(AXES, dtype=torch.int64, device=like.device)
     if parts:
         axes[0] = some.ndim

@@ -22,9 +22,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
-from ijrlib.operators import Loss, chunks, trainable
+from ijrlib.operators import Loss, chunks, flatten, trainable, unflatten
 from ijrlib.parallel import gathered, mine, summed
 
 
@@ -95,20 +96,25 @@ def backward(
     weight decay and schedule, is none the wiser.  Costs 2 gradients.  Under autocast both passes
     are.  A ``GradScaler`` has no place here: float16 needs it, bfloat16 does not.
 
+    With ``DistributedDataParallel`` each process takes its own step to θ̃, from the u that it draws
+    and its part of the batch, and the directions are averaged over the processes.
+
     Args:
-        model: trained; its parameters are those before and after, to the last bit.
+        model: trained; its parameters are those before and after, to the last bit.  Where it is
+            wrapped in ``DistributedDataParallel``, the wrapper and not the module inside.
         loss: mean loss of (logits, labels).
         rho: ρ > 0, the length of the step to θ̃.
         mu: μ ≥ 0.
         generator: of u; the global one where it is None.
 
     Raises:
-        ValueError: for ρ or μ out of range.
+        ValueError: for ρ or μ out of range, and ``DistributedDataParallel`` with a static graph.
     """
     if not rho > 0:
         raise ValueError(f"rho: expected a positive length, got {rho}")
     if not mu >= 0:
         raise ValueError(f"mu: expected at least 0, got {mu}")
+    group = _process_group(model)
     z = model(x)
     u = unit_vector(z.shape[1], generator).to(z)
     value = loss(z, y).detach()
@@ -119,9 +125,31 @@ def backward(
         gradients = torch.autograd.grad(
             loss(z, y) + mu * (z.mean(0) @ u), tensors, materialize_grads=True
         )
-    for p, g in zip(tensors, gradients, strict=True):
+    for p, g in zip(tensors, _averaged(gradients, group), strict=True):
         p.grad = g if p.grad is None else p.grad + g
     return value
+
+
+def _process_group(model: nn.Module) -> dist.ProcessGroup | None:
+    """The processes of ``DistributedDataParallel``; None for a model without it."""
+    for module in model.modules():
+        if isinstance(module, nn.parallel.DistributedDataParallel):
+            if module.static_graph:
+                raise ValueError(
+                    "model: expected DistributedDataParallel with static_graph=False, got True"
+                )
+            return module.process_group
+    return None
+
+
+def _averaged(gradients: Sequence[Tensor], group: dist.ProcessGroup | None) -> Sequence[Tensor]:
+    """The mean over a group of processes, which the hooks of ``DistributedDataParallel`` form and
+    ``torch.autograd.grad`` does not call; the gradients themselves where there is no group."""
+    if group is None:
+        return gradients
+    total = flatten(gradients)
+    dist.all_reduce(total, group=group)
+    return unflatten(total / dist.get_world_size(group), gradients)
 
 
 # -- directions, for the runs of the book ----------------------------------------------------------
@@ -261,7 +289,7 @@ def _direction(
 ) -> Direction:
     """Out of what each process has found for its chunks."""
     summed(value, *total)
-    z = gathered(logits, [len(x) for x, _ in parts], value[None])
+    z = gathered(logits, [len(x) for x, _ in parts], total[0])
     return Direction(float(value), z, total)
 
 
@@ -290,7 +318,11 @@ def _kept_buffers(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _perturbed(model: nn.Module, direction: Sequence[Tensor], rho: float) -> Iterator[None]:
-    """θ + ρ·direction/‖direction‖ in the model, θ and its buffers again afterwards."""
+    """θ + ρ·direction/‖direction‖ in the model, θ and its buffers again afterwards.
+
+    An autocast context keeps its copies of the parameters in bfloat16 until it ends, so they are
+    dropped at either move.
+    """
     tensors = list(trainable(model).values())
     kept = [p.detach().clone() for p in tensors]
     norm = float(torch.stack([d.norm() for d in direction]).norm())
@@ -298,9 +330,11 @@ def _perturbed(model: nn.Module, direction: Sequence[Tensor], rho: float) -> Ite
         with torch.no_grad():
             for p, d in zip(tensors, direction, strict=True):
                 p.add_(d, alpha=rho / norm if norm else 0.0)
+        torch.clear_autocast_cache()
         with _kept_buffers(model):
             yield
     finally:
         with torch.no_grad():
             for p, value in zip(tensors, kept, strict=True):
                 p.copy_(value)
+        torch.clear_autocast_cache()

@@ -3,6 +3,8 @@
 import json
 
 import pytest
+import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ijrlib import config, datasets, measures, networks, operators
 from ijrlib.config import RunConfig
@@ -212,6 +214,33 @@ def test_names_that_the_configuration_allows_are_those_that_exist():
     assert set(config.INITIALIZATIONS) == set(networks.INITIALIZATIONS)
     assert set(config.LOSSES) == set(operators.LOSSES)
     assert set(config.MEASURES) == set(measures.MEASURES)
+
+
+def test_networks_with_batch_normalization_are_those_that_have_such_a_layer():
+    with torch.device("meta"):  # shapes without numbers
+        built = {name: network() for name, network in networks.NETWORKS.items()}
+    assert set(config.NORMALIZED) == {
+        name
+        for name, network in built.items()
+        if any(isinstance(layer, _BatchNorm) for layer in network.modules())
+    }
+
+
+@pytest.mark.parametrize("name", config.MEASURES)
+def test_measures_that_could_not_be_taken_are_refused_before_the_run(name):
+    base = make(test_examples=5, measures={name: [(0, 1, 1)]})
+    if name in ("alignment", "clusters", "eigenvector_images"):
+        with pytest.raises(ValueError, match=f"{name} .*expected loss 'cross_.* got 'squared'"):
+            base.replace(loss="squared")
+    else:
+        base.replace(loss="squared")
+    for network in config.NORMALIZED:
+        if name in ("theorem_2", "alignment", "clusters", "eigenvector_images"):
+            message = f"{name} .*expected a network without batch norm.* got '{network}'"
+            with pytest.raises(ValueError, match=message):
+                base.replace(network=network)
+        else:
+            base.replace(network=network)
 
 
 @pytest.mark.parametrize("fields", [{"autocast": 1}, {"autocast": True, "dtype": "float64"}])

@@ -5,6 +5,7 @@ import io
 import pickle
 import subprocess
 import sys
+from urllib.error import URLError
 
 import numpy as np
 import pyarrow as pa
@@ -345,6 +346,48 @@ def test_download_is_asked_of_torchvision_only_when_wanted(folder, monkeypatch):
     assert asked == []
     assert len(datasets.load("mnist", 5, (1, 28, 28), 10, SEED, download=True).x) == 5
     assert asked == ["MNIST"]
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    """No address is found."""
+
+    def refuse(request, *args, **kwargs):
+        raise URLError("Name or service not known")
+
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+
+
+@pytest.mark.parametrize("name", datasets.TORCHVISION)
+def test_a_download_that_fails_says_why_and_where_the_data_was_sought(folder, offline, name):
+    classes = 100 if name == "cifar100" else 10
+    for _ in range(2):  # the first attempt leaves an empty folder
+        with pytest.raises(FileNotFoundError, match=r"not downloaded.*Name or service") as error:
+            datasets.load(name, 5, (3, 32, 32), classes, SEED, download=True)
+        message = str(error.value)
+        for part in (
+            str(folder / name / "train.parquet"),
+            str(folder / datasets.TORCHVISION[name][1]),
+            "IJR_DATA",
+            f"torchvision.datasets.{datasets.TORCHVISION[name][0]}(",
+        ):
+            assert part in message
+    with pytest.raises(FileNotFoundError, match="holds all of it"):
+        datasets.load(name, 5, (3, 32, 32), classes, SEED)
+
+
+def test_the_rest_of_an_incomplete_folder_that_cannot_be_downloaded_is_said_so(folder, offline):
+    write_mnist(folder)
+    (folder / "MNIST" / "raw" / "train-labels-idx1-ubyte").unlink()
+    with pytest.raises(FileNotFoundError, match=r"not downloaded.*holds all of it"):
+        datasets.load("mnist", 5, (1, 28, 28), 10, SEED, download=True)
+
+
+def test_the_empty_folder_of_a_failed_download_does_not_hide_the_other_layout(folder):
+    (folder / "MNIST" / "raw").mkdir(parents=True)
+    pixels = images(10, 28, 28)
+    write_parquet(folder / "mnist" / "train.parquet", pixels, range(10), "image", format="PNG")
+    assert len(datasets.load("mnist", 10, (1, 28, 28), 10, SEED).x) == 10
 
 
 # --- bad input -----------------------------------------------------------------------------------

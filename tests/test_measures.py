@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from ijrlib import conventions, curvature, datasets, measures, two_level
+from ijrlib import config, conventions, curvature, datasets, measures, two_level
 from ijrlib.measures import MEASURES, State
 from ijrlib.operators import cross_entropy
 from ijrlib.training import train
@@ -235,8 +235,10 @@ def test_the_logit_spectrum_is_the_mean_of_the_scaled_eigenvectors():
 
 def test_algorithm_2_rises_to_the_norm_of_the_mean_jacobian():
     s = state()
-    values = measures.algorithm_2_convergence(s)["algorithm_2_values"]
+    found = measures.algorithm_2_convergence(s)
+    values = found["algorithm_2_values"]
     norm = float(torch.linalg.matrix_norm(dense.jacobians(s.model, s.probe[0]).mean(0), 2))
+    assert found["jacobian_norm_exact"] == pytest.approx(norm, rel=1e-12)
     assert values.shape == (measures.ALGORITHM_2_ITERATIONS,)
     assert (np.diff(values) >= -1e-12 * norm).all()
     assert values[0] < norm * (1 - 1e-6)
@@ -493,10 +495,6 @@ def test_the_autocast_check_compares_bfloat16_with_the_exact_gradient():
     assert out["autocast_cosine"] == pytest.approx(cosine, abs=1e-4) and cosine < 1
 
 
-# J of one example needs evaluation mode
-EVALUATION_ONLY = ("theorem_2", "accuracy", "alignment", "clusters", "eigenvector_images")
-
-
 @pytest.mark.parametrize("mode", [True, False])
 def test_no_measure_touches_the_model_or_the_random_state(mode, tmp_path):
     s = state("batch normalization")
@@ -506,7 +504,7 @@ def test_no_measure_touches_the_model_or_the_random_state(mode, tmp_path):
     mode = [m.training for m in s.model.modules()]
     random = torch.random.get_rng_state()
     for name, measure in MEASURES.items():
-        if not s.model.training or name not in EVALUATION_ONLY:
+        if not s.model.training or name not in config.OF_SINGLE_EXAMPLES:
             measure(s)
     assert all(torch.equal(v, before[k]) for k, v in s.model.state_dict().items())
     assert [m.training for m in s.model.modules()] == mode
@@ -556,6 +554,26 @@ def normalized_by_the_batch():
     s = state("batch normalization", chunk=N)
     s.model.train()
     return s
+
+
+@pytest.mark.parametrize(
+    ("given", "refused"),
+    [
+        (normalized_by_the_batch, config.OF_SINGLE_EXAMPLES),
+        (lambda: state(loss="squared"), config.OF_EIGENVECTORS),
+    ],
+)
+def test_measures_that_a_configuration_refuses_are_those_that_cannot_be_taken(
+    given, refused, tmp_path
+):
+    s = given()
+    s.trajectory = Trajectory(tmp_path / "points", [s.step], len(s.initial))
+    for name, measure in MEASURES.items():
+        if name in refused:
+            with pytest.raises(ValueError, match=r"influence each other|expected cross_entropy"):
+                measure(s)
+        else:
+            measure(s)
 
 
 def test_curvature_with_batch_normalization_is_that_of_the_function_that_sgd_descends():

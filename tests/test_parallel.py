@@ -4,14 +4,17 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import dense
 import numpy as np
 import pytest
 import torch
 
 from ijrlib import config as configuration
-from ijrlib import parallel, runner, store
+from ijrlib import parallel, regularizers, runner, store
 from ijrlib.config import RunConfig
+from ijrlib.operators import cross_entropy
 
 SCRIPT = """
 import sys
@@ -47,11 +50,11 @@ REGULARIZED = [
 ]
 
 
-def torchrun(folder, *configs: RunConfig, processes: int = 2) -> list[str]:
-    script = folder / "train.py"
-    script.write_text(SCRIPT)
+def torchrun(folder, *configs: RunConfig, processes: int = 2, script: str = SCRIPT) -> list[str]:
+    path = folder / "train.py"
+    path.write_text(script)
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    words += [f"--nproc-per-node={processes}", str(script), str(folder / "several")]
+    words += [f"--nproc-per-node={processes}", str(path), str(folder / "several")]
     return [*words, *(config.to_json() for config in configs)]
 
 
@@ -85,10 +88,17 @@ def test_more_processes_than_examples_change_nothing(tmp_path):
     config = SMALL.replace(
         network="6cnn", examples=2, probe=2, batch_size=2, measures={"curvature": [(0, 3, 1)]}
     )
-    command = torchrun(tmp_path, config, processes=3)
+    few = config.replace(network="3fcn_mnist", test_examples=2, measures={"accuracy": [(0, 3, 1)]})
+    single = few.replace(dtype="float32")
+    words = few.replace(dataset="invented", network="lstm_small")
+    configs = [config, single, words]
+    command = torchrun(tmp_path, *configs, processes=3)
     subprocess.run(command, check=True, capture_output=True, timeout=600)
-    one = runner.run(config, "cpu", tmp_path / "one")
-    assert_same(one, store.load(config, tmp_path / "several"), rtol=1e-6)
+    for config in configs:
+        one = runner.run(config, "cpu", tmp_path / "one")
+        # float32: two steps, each a sum of a few thousand products
+        rtol = 1e-4 if config.dtype == "float32" else 1e-6
+        assert_same(one, store.load(config, tmp_path / "several"), rtol=rtol)
 
 
 def test_terminated_processes_leave_one_checkpoint_and_go_on_from_it(tmp_path):
@@ -116,6 +126,101 @@ def test_running_statistics_and_several_processes_are_refused(tmp_path):
     assert done.returncode != 0
     assert "expected one without running statistics for several processes" in done.stderr
     assert store.find(tmp_path / "several") == []
+
+
+# -- a group that someone else has made ------------------------------------------------------------
+
+FOREIGN = f"""
+import datetime
+import pathlib
+import sys
+
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import dense
+from ijrlib import parallel, regularizers
+from ijrlib.operators import cross_entropy, loss_and_gradient
+
+torch.set_num_threads(1)
+dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=60))
+rank = dist.get_rank()
+x, y = dense.examples(8)
+model = dense.network("batch normalization", seed=rank)
+found = {{"processes": parallel.processes(), "rank": parallel.rank()}}
+if rank == 0:
+    found["alone"] = loss_and_gradient(model, cross_entropy, (x, y), chunk=2)[1]
+dist.barrier()
+found["at once"] = loss_and_gradient(model, cross_entropy, (x, y), chunk=2)[1]
+
+model = DistributedDataParallel(model.train())
+part = slice(4 * rank, 4 * rank + 4)
+generator = torch.Generator().manual_seed(rank)
+for _ in range(2):
+    regularizers.backward(
+        model, cross_entropy, x[part], y[part], rho=0.5, mu=0.1, generator=generator
+    )
+static = DistributedDataParallel(dense.network("linear"), static_graph=True)
+try:
+    regularizers.backward(static, cross_entropy, x[part], y[part], rho=0.5)
+except ValueError as error:
+    found["refused"] = str(error)
+found["added up"] = torch.cat([p.grad.flatten() for p in model.parameters()])
+
+parallel.join(torch.device("cpu"))
+found["joined"] = parallel.processes(), parallel.rank()
+parallel.leave()
+found["left"] = parallel.processes(), dist.is_initialized()
+folder = pathlib.Path(sys.argv[1])
+folder.mkdir(exist_ok=True)
+torch.save(found, folder / f"{{rank}}.pt")
+"""
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory):
+    """What each of two processes has found in a group that the library has not made."""
+    folder = tmp_path_factory.mktemp("foreign")
+    command = torchrun(folder, script=FOREIGN)
+    subprocess.run(command, check=True, capture_output=True, timeout=600)
+    return [torch.load(folder / "several" / f"{rank}.pt") for rank in range(2)]
+
+
+def test_in_a_group_of_someone_elses_each_process_measures_its_own_model_by_itself(foreign):
+    for rank, found in enumerate(foreign):
+        assert (found["processes"], found["rank"]) == (1, 0)
+        expected = dense.gradient(
+            dense.network("batch normalization", seed=rank), "cross_entropy", *dense.examples(8)
+        )
+        torch.testing.assert_close(found["at once"], expected, rtol=1e-10, atol=1e-12)
+    assert torch.equal(foreign[0]["alone"], foreign[0]["at once"])
+
+
+def test_a_process_shares_its_work_from_when_it_joins_until_it_leaves(foreign):
+    for rank, found in enumerate(foreign):
+        assert found["joined"] == (2, rank)
+        assert found["left"] == (1, False)
+
+
+def test_directions_of_distributed_data_parallel_are_the_mean_over_the_processes(foreign):
+    """All parts in one process, from the parameters of the first, by the function without wrapper;
+    tests/test_regularizers.py has its dense oracle."""
+    x, y = dense.examples(8)
+    total = 0.0
+    for rank in range(2):
+        model = dense.network("batch normalization").train()
+        part = slice(4 * rank, 4 * rank + 4)
+        generator = torch.Generator().manual_seed(rank)
+        for _ in range(2):
+            regularizers.backward(
+                model, cross_entropy, x[part], y[part], rho=0.5, mu=0.1, generator=generator
+            )
+        total = total + torch.cat([p.grad.flatten() for p in model.parameters()]) / 2
+    for found in foreign:
+        torch.testing.assert_close(found["added up"], total, rtol=1e-10, atol=1e-12)
+        assert found["refused"].endswith("static_graph=False, got True")
 
 
 # -- one process -----------------------------------------------------------------------------------

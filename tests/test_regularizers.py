@@ -303,6 +303,31 @@ def test_backward_serves_any_optimizer_and_moves_running_statistics_once():
     assert optimizer.param_groups[0]["lr"] == 0.005
 
 
+def test_under_autocast_v1_is_at_the_shifted_parameters_and_a_later_pass_at_theta_again():
+    """The context keeps copies of the parameters in bfloat16 from one pass to the next."""
+    model = dense.network("fully connected, tanh").float()
+    x, y = dense.examples(7)
+    x = x.float()
+
+    def v1():
+        model.zero_grad()
+        generator = torch.Generator().manual_seed(5)
+        regularizers.backward(model, cross_entropy, x, y, rho=5.0, generator=generator)
+        return flat(p.grad for p in model.parameters())
+
+    exact, plain = v1(), dense.gradient(model, "cross_entropy", x, y)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = v1()
+        later = model(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = model(x)
+    # two layers round input, weight and output, forwards and backwards, and so for θ̃ before
+    rounding = 24 * torch.finfo(torch.bfloat16).eps / 2
+    assert (found - exact).norm() < rounding * exact.norm()
+    assert (exact - plain).norm() > 5 * rounding * exact.norm()
+    assert torch.equal(later, expected)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
