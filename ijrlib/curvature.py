@@ -139,9 +139,7 @@ def measure(
     cold = cold or starts is None
     top = _top_eigenpair(linear, subset, starts, cold, rtol, seed)
     singular = _singular_pair(linear, subset, None if cold else starts, rtol, seed)
-    impurity = None
-    if loss is cross_entropy:
-        impurity = float(logits.impurity(linear.logits.double().softmax(-1)).mean())
+    impurity = mean_impurity(linear.logits) if loss is cross_entropy else None
     return Curvature(
         loss=float(linear.loss),
         gradient=linear.gradient,
@@ -152,6 +150,12 @@ def measure(
         impurity=impurity,
         starts=Starts(top.vector, None if starts is None else starts.top, singular.vector),
     )
+
+
+def mean_impurity(z: Tensor) -> float:
+    """⟨λ^(1)⟩ of logits z (n, C); NaN where their probabilities are not finite."""
+    p = z.double().softmax(-1)
+    return float(logits.impurity(p).mean()) if bool(p.isfinite().all()) else float("nan")
 
 
 def _subset(linear: Linearization) -> Linearization | None:
@@ -182,7 +186,7 @@ def _top_eigenpair(
 ) -> Eigenpair:
     known = [] if previous is None else [previous.top, None if cold else previous.before]
     known = [v for v in known if v is not None]
-    vectors = [v for v in [*known, linear.gradient] if bool(v.any())]
+    vectors = [v for v in [*known, linear.gradient] if bool(v.any()) and bool(v.isfinite().all())]
     starts = torch.stack(vectors, dim=1) if vectors else None
     if subset is None:
         if cold:

@@ -39,7 +39,8 @@ class CurvatureCallback(Callback):
             :class:`~ijrlib.monitor.CurvatureMonitor`.
 
     Attributes:
-        monitor: the monitor with all that was measured; None before training.
+        monitor: the monitor with all that was measured; None before training.  Another ``fit``
+            begins a new one, with the rows so far where the same training goes on.
 
     Raises:
         ValueError: as the monitor does, when training begins.
@@ -52,6 +53,9 @@ class CurvatureCallback(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         optimizers = trainer.optimizers
+        rows, self._restored = self._restored, []
+        if self.monitor and trainer.global_step and not rows:  # the same training goes on
+            rows = self.monitor.rows
         self.monitor = CurvatureMonitor(
             pl_module,
             self.loss,
@@ -60,8 +64,8 @@ class CurvatureCallback(Callback):
             **self.options,
         )
         self.monitor.steps = trainer.global_step
-        self.monitor.rows = self._restored
-        if not self._restored:
+        self.monitor.rows = rows
+        if not rows:
             self._log(trainer, self.monitor.measure())
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:

@@ -25,11 +25,16 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ijrlib import curvature as engine
-from ijrlib import logits
-from ijrlib.operators import CHUNK, Loss, cross_entropy, evaluation_mode, linearize
+from ijrlib.operators import (
+    CHUNK,
+    Linearization,
+    Loss,
+    cross_entropy,
+    evaluation_mode,
+    linearize,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -102,20 +107,20 @@ class CurvatureMonitor:
         ‖⟨J⟩‖², impurity_mean ⟨λ^(1)⟩ (NaN where the loss is no cross-entropy) and
         gradient_alignment |cos(g, r)| on the probe; lr η and threshold, above which a quadratic
         with such a sharpness is unstable under the optimizer (:func:`threshold`); seconds that it
-        took.
+        took.  Once the model has diverged, numbers are NaN, and nothing is raised.
+
+        Raises:
+            ValueError: where the mean of the loss over chunks is not that over the probe, as with
+                class weights or ignored labels: then ``chunk`` has to be at least the probe's size.
         """
         began = time.monotonic()
         device = self.labels.device.type
-        with (
-            torch.autocast(device, enabled=False),
-            sdpa_kernel(SDPBackend.MATH),  # the fused kernels have no second derivative
-            evaluation_mode(self.model),
-        ):
+        with torch.autocast(device, enabled=False), evaluation_mode(self.model):
             found = self._measured()
         self._starts = found.starts
         p_top = float("nan")
         if _is_cross_entropy(self.loss):
-            p_top = float(logits.impurity(found.logits.double().softmax(-1)).mean())
+            p_top = engine.mean_impurity(found.logits)
         row = {
             "step": self.steps,
             "loss": found.loss,
@@ -140,8 +145,26 @@ class CurvatureMonitor:
         linear = linearize(
             _OnProbe(model, inputs), self.loss, (index, self.labels), chunk=self.chunk
         )
+        self._check_mean(linear)
+        if self._starts and len(self._starts.top) != len(linear.gradient):
+            self._starts = None  # layers have been frozen or unfrozen
         cold = len(self.rows) % COLD_EVERY == 0
         return engine.measure(linear, self._starts, cold=cold, rtol=self.rtol, seed=self.steps)
+
+    @torch.no_grad()
+    def _check_mean(self, linear: Linearization) -> None:
+        """Raise ValueError where the loss of the whole probe is not the mean over its chunks, up to
+        the rounding of a sum over the examples of terms as large as the logits."""
+        z = linear.logits
+        whole, chunked = float(self.loss(z, self.labels)), float(linear.loss)
+        size = abs(whole) + float(z.abs().max())
+        rounding = len(z) * torch.finfo(z.dtype).eps * size
+        if math.isfinite(rounding) and not abs(chunked - whole) <= rounding:
+            raise ValueError(
+                f"loss: expected a plain mean over examples, got {whole:.6g} on the {len(z)} "
+                f"examples of the probe and {chunked:.6g} as the mean over chunks of {self.chunk}; "
+                f"with class weights or ignored labels, chunk has to be at least {len(z)}"
+            )
 
     def frame(self) -> pd.DataFrame:
         """What was measured, a row for each time; columns as in :meth:`measure`."""
@@ -182,8 +205,8 @@ class _OnProbe(nn.Module):
 
 
 def threshold(optimizer: torch.optim.Optimizer | None) -> float:
-    """The sharpness above which the iteration on a quadratic is unstable; NaN where no formula is
-    known.
+    """The sharpness above which the iteration on a quadratic is unstable; ∞ where η = 0, NaN where
+    no formula is known.
 
     2/η for gradient descent, 2(1 + β)/η with momentum β and 2(1 + β)/(η(1 + 2β)) with Nesterov's
     (Cohen et al. 2021, App. B), less the weight decay, which adds to every eigenvalue.
@@ -197,7 +220,8 @@ def threshold(optimizer: torch.optim.Optimizer | None) -> float:
         if group["dampening"] or group.get("maximize"):
             return math.nan
         ahead = 1 + 2 * beta if group["nesterov"] else 1
-        found.add(2 * (1 + beta) / (lr * ahead) - group["weight_decay"])
+        limit = 2 * (1 + beta) / (lr * ahead) if lr else math.inf
+        found.add(limit - group["weight_decay"])
     return found.pop() if len(found) == 1 else math.nan
 
 

@@ -13,11 +13,15 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.backends import mha
 from torch.func import functional_call, jvp
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
 from ijrlib.convolution import fast_double_backward
 from ijrlib.parallel import gathered, mine, share, summed
@@ -141,11 +145,26 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _same_randomness(model: nn.Module, state: Tensor) -> Iterator[dict[str, Tensor]]:
-    """Yield copies of the model's buffers to compute with, under a fixed random state."""
-    devices = [p.device for p in model.parameters() if p.is_cuda]
-    with torch.random.fork_rng(devices=list({d.index for d in devices})):
-        torch.random.manual_seed(int(state))
+    """Yield copies of the model's buffers to compute with, under a fixed random state of the CPU
+    and of the GPUs that hold the model; no other is touched."""
+    devices = list({p.device.index for p in model.parameters() if p.is_cuda})
+    with torch.random.fork_rng(devices=devices):
+        torch.default_generator.manual_seed(int(state))
+        for device in devices:
+            torch.cuda.default_generators[device].manual_seed(int(state))
         yield {name: b.detach().clone() for name, b in model.named_buffers()}
+
+
+@contextlib.contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Attention by its formula: the fused kernels have no second and no forward derivative."""
+    fused = mha.get_fastpath_enabled()
+    mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        mha.set_fastpath_enabled(fused)
 
 
 class _Passes:
@@ -161,17 +180,27 @@ class _Passes:
         self.xs = xs
         self.sizes = [len(x) for x in xs]
         self.weights = [size / sum(self.sizes) for size in self.sizes]
-        with torch.random.fork_rng():
-            self.seed = torch.randint(2**31, ())
+        self.fast = True  # whether the model takes the fast layout, as far as is known
+        with torch.random.fork_rng(devices=[]):
+            self.seed = torch.randint(2**31, (), device="cpu")
 
     def logits(self, i: int, tensors: Sequence[Tensor] | None = None) -> Tensor:
         """z of chunk i, shape (n_i, C), with θ = ``tensors`` (default: the model's own)."""
         params = dict(zip(self.names, self.tensors if tensors is None else tensors, strict=True))
-        with _same_randomness(self.model, self.seed + i) as buffers:
-            z = functional_call(self.model, (params, buffers), (_fast_layout(self.xs[i]),))
+        x, z = self.xs[i], None
+        if self.fast and (fast := _fast_layout(x)) is not x:
+            with contextlib.suppress(RuntimeError):  # of ``x.view(n, -1)``, say
+                z = self._called(i, params, fast)
+            self.fast = z is not None
+        if z is None:
+            z = self._called(i, params, x)
         if z.ndim != 2:
             raise ValueError(f"expected logits of shape (examples, classes), got {tuple(z.shape)}")
         return z
+
+    def _called(self, i: int, params: dict[str, Tensor], x: Tensor) -> Tensor:
+        with _same_randomness(self.model, self.seed + i) as buffers, _plain_attention():
+            return functional_call(self.model, (params, buffers), (x,))
 
     def tangent(self, i: int, direction: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """(z, Jᵀv) of chunk i by forward-mode differentiation; both (n_i, C)."""
@@ -193,7 +222,8 @@ class _Passes:
 
 
 def _fast_layout(x: Tensor) -> Tensor:
-    """Images on a CPU with channels last, which takes an eighth off a pass; the rest as it is."""
+    """Images on a CPU with channels last, which takes an eighth off a pass; the rest as it is.
+    A model that flattens with ``view`` refuses it, and gets the layout that was given."""
     if x.ndim == 4 and x.device.type == "cpu":
         return x.contiguous(memory_format=torch.channels_last)
     return x
@@ -674,12 +704,60 @@ def curvatures_along(
         def first(*tensors: Tensor, i: int = i) -> tuple[Tensor, Tensor]:
             return jvp(lambda *ts: passes.logits(i, ts), tensors, direction)[:2]
 
-        (z, slope), (_, second) = jvp(first, at, direction)[:2]
+        with _plain_normalization():
+            (z, slope), (_, second) = jvp(first, at, direction)[:2]
         z, y = z.detach().requires_grad_(), pairs[i][1]
         (cotangents,) = _gradient(loss(z, y), [z])
         curved = logit_hessian_product(loss, z, y, slope)
         found[i] = (len(z) * ((slope * curved).sum(1) + (cotangents * second).sum(1))).detach()
     return passes.gathered(found)
+
+
+class _plain_normalization(TorchFunctionMode):
+    """Within this context layer and batch normalization by the input's own mean and variance are
+    written out: twice in forward mode PyTorch's derivatives of them are wrong (up to 2.13 at
+    least).  Running statistics, which the logits do not ask for, are not updated."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        plain = {F.layer_norm: _layer_norm, F.batch_norm: _batch_norm}.get(func, func)
+        return plain(*args, **(kwargs or {}))
+
+
+def _layer_norm(
+    x: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    z = _standardized(x, list(range(-len(normalized_shape), 0)), eps)
+    z = z if weight is None else z * weight
+    return z if bias is None else z + bias
+
+
+def _batch_norm(
+    x: Tensor,
+    mean: Tensor | None,
+    variance: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    if not training:
+        return F.batch_norm(x, mean, variance, weight, bias, training, momentum, eps)
+    z = _standardized(x, [axis for axis in range(x.ndim) if axis != 1], eps)
+    channels = (-1, *[1] * (x.ndim - 2))
+    z = z if weight is None else z * weight.view(channels)
+    return z if bias is None else z + bias.view(channels)
+
+
+def _standardized(x: Tensor, axes: list[int], eps: float) -> Tensor:
+    centred = x - x.mean(axes, keepdim=True)
+    return centred * (centred.square().mean(axes, keepdim=True) + eps).rsqrt()
 
 
 @torch.no_grad()

@@ -1,5 +1,7 @@
 """The full measurement against dense matrices in float64."""
 
+import math
+
 import dense
 import pytest
 import torch
@@ -117,6 +119,35 @@ def test_a_zero_gradient_is_no_obstacle():
     assert not cold.gradient.any() and cold.gradient_alignment == 0
     assert cold.top.value == pytest.approx(1, rel=1e-12)
     assert warm.top.value == pytest.approx(1, rel=1e-12)
+
+
+@pytest.mark.parametrize("followed", [False, True])
+@pytest.mark.parametrize("count", [20, LARGE])
+@pytest.mark.parametrize("loss", ["cross_entropy", "squared"])
+def test_a_model_that_has_diverged_gives_nan_and_is_followed_once_it_is_back(loss, count, followed):
+    model, x, y, sound = measured("fully connected, tanh", loss, count)
+    previous = sound if followed else None
+    back = {name: value.clone() for name, value in model.state_dict().items()}
+    for _ in range(2):
+        with torch.no_grad():
+            next(model.parameters())[0] = float("nan")
+        previous = room.curvature(model, LOSSES[loss], (x, y), previous)
+        numbers = (previous.loss, previous.top.value, previous.jacobian_norm)
+        assert all(map(math.isnan, (*numbers, previous.gradient_alignment)))
+        assert previous.impurity is None if loss == "squared" else math.isnan(previous.impurity)
+    model.load_state_dict(back)
+    again = room.curvature(model, LOSSES[loss], (x, y), previous)
+    assert again.top.value == pytest.approx(sound.top.value, rel=1e-2)  # 5e-3 each, as above
+    assert again.jacobian_norm == pytest.approx(sound.jacobian_norm, rel=5e-3)
+
+
+def test_the_impurity_of_logits_with_classes_that_are_excluded():
+    z = torch.tensor([[1.0, 2.0, -math.inf], [0.5, -math.inf, 0.0]])
+    p = z.double().softmax(-1)
+    tops = torch.linalg.eigvalsh(torch.diag_embed(p) - p[:, :, None] * p[:, None, :])[:, -1]
+    assert room.mean_impurity(z) == pytest.approx(float(tops.mean()), rel=1e-12)
+    for wrong in (math.nan, math.inf):
+        assert math.isnan(room.mean_impurity(z.where(z.isfinite(), wrong)))
 
 
 @pytest.mark.parametrize("examples", [1, 2])

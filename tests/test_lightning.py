@@ -47,10 +47,10 @@ def examples(n=48):
     return torch.randn(n, 5, generator=generator), torch.randint(CLASSES, (n,), generator=generator)
 
 
-def fitted(tmp_path, *callbacks, steps=STEPS, resume=None, **options):
+def fitted(tmp_path, *callbacks, make=Classifier, steps=STEPS, resume=None, **options):
     """The module after training, in batches of eight, and its trainer."""
     seed_everything(0, verbose=False)
-    module = Classifier()
+    module = make()
     settings = {"logger": False, **options}
     with warnings.catch_warnings():
         # of a class of Lightning's own, which xdist would import in its main process to report it
@@ -116,6 +116,51 @@ def test_training_that_is_resumed_goes_on_with_the_rows(tmp_path):
     fitted(tmp_path, second, resume=tmp_path / "half.ckpt")
     assert without_seconds(second.monitor.rows[:2]) == without_seconds(whole.monitor.rows[:2])
     assert [row["step"] for row in second.monitor.rows] == [0, 4, 8, 12]
+
+
+def test_another_training_begins_with_rows_of_its_own(tmp_path):
+    watched = callback()
+    fitted(tmp_path, watched)
+    first = watched.monitor.rows
+    fitted(tmp_path, watched)
+    assert [row["step"] for row in first] == [0, 4, 8, 12]
+    assert without_seconds(watched.monitor.rows) == without_seconds(first)
+    assert watched.monitor.rows is not first
+
+
+def test_another_training_after_one_that_was_resumed_begins_with_rows_of_its_own(tmp_path):
+    first = callback()
+    _, trainer = fitted(tmp_path, first, steps=6)
+    trainer.save_checkpoint(tmp_path / "half.ckpt")
+    watched = callback()
+    fitted(tmp_path, watched, resume=tmp_path / "half.ckpt")
+    fitted(tmp_path, watched, steps=6)
+    assert without_seconds(watched.monitor.rows) == without_seconds(first.monitor.rows)
+
+
+def test_a_trainer_that_goes_on_keeps_its_rows(tmp_path):
+    watched = callback()
+    module, trainer = fitted(tmp_path, watched, steps=6)
+    trainer.fit_loop.epoch_loop.max_steps = STEPS
+    loader = DataLoader(TensorDataset(*examples()), batch_size=8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PossibleUserWarning)
+        trainer.fit(module, loader)
+    assert [row["step"] for row in watched.monitor.rows] == [0, 4, 8, 12]
+
+
+def test_a_learning_rate_that_grows_from_zero_is_measured_from_the_start(tmp_path):
+    class WarmedUp(Classifier):
+        def configure_optimizers(self):
+            optimizer = torch.optim.SGD(self.parameters(), LR)
+            warm_up = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1, step / 4))
+            return [optimizer], [{"scheduler": warm_up, "interval": "step"}]
+
+    watched = callback()
+    fitted(tmp_path, watched, make=WarmedUp)
+    rows = watched.monitor.frame()
+    assert list(rows["lr"]) == [0, LR, LR, LR]
+    assert list(rows["threshold"]) == pytest.approx([float("inf"), *[2 / LR] * 3])
 
 
 def test_rows_reach_the_logger(tmp_path):

@@ -213,6 +213,77 @@ def test_a_transformer_with_attention_is_measured():
     assert row["sharpness"] == pytest.approx(float(torch.linalg.eigvalsh(hessian)[-1]), rel=5e-3)
 
 
+@pytest.mark.parametrize("n", [30, 200])
+@pytest.mark.parametrize("loss", [cross_entropy, squared, nn.CrossEntropyLoss()])
+def test_a_model_that_diverges_leaves_rows_of_nan_and_no_error(loss, n):
+    model = built(small)
+    sound = copy.deepcopy(model.state_dict())
+    monitor = CurvatureMonitor(model, loss, small_batch(n, torch.float32), every=1, chunk=16)
+    for weight in (math.nan, math.inf):
+        with torch.no_grad():
+            model[0].weight.fill_(1.0)
+            model[2].weight.fill_(weight)
+        row = monitor.step()
+        assert row and math.isnan(row["sharpness"]) and row["step"] == monitor.steps
+    assert math.isnan(monitor.rows[0]["impurity_mean"])
+    monitor.plot()
+    model.load_state_dict(sound)
+    fresh = CurvatureMonitor(model, loss, small_batch(n, torch.float32)).measure()
+    row = monitor.measure()
+    errors = sum(found["sharpness_residual"] * found["sharpness"] for found in (row, fresh))
+    assert errors < 0.1 * row["sharpness"]
+    assert row["sharpness"] == pytest.approx(fresh["sharpness"], abs=errors)
+
+
+def test_layers_may_be_unfrozen_and_frozen_between_measurements():
+    model = built(small).double()
+    x, y = small_batch()
+    monitor = CurvatureMonitor(model, cross_entropy, (x, y))
+    for trains in (False, True, False):
+        model[0].requires_grad_(trains)
+        row = monitor.measure()
+        sharpness, jacobian, _ = dense(model, cross_entropy, {"input": x}, y)
+        assert row["sharpness"] == pytest.approx(sharpness, rel=5e-3)
+        assert row["jacobian_norm_sq"] == pytest.approx(jacobian, rel=5e-3)
+
+
+@pytest.mark.parametrize(
+    ("loss", "ignored"),
+    [
+        (nn.CrossEntropyLoss(weight=torch.arange(1.0, CLASSES + 1).double()), 0),
+        (nn.CrossEntropyLoss(ignore_index=-1), 5),
+        (nn.CrossEntropyLoss(ignore_index=-1), 12),  # all of the last chunk
+    ],
+)
+def test_a_loss_with_a_denominator_of_its_own_is_measured_on_one_chunk_alone(loss, ignored):
+    model = built(small).double()
+    x, y = small_batch()
+    y[len(y) - ignored :] = -1
+    sharpness, jacobian, _ = dense(model, loss, {"input": x}, y)
+    row = CurvatureMonitor(model, loss, (x, y), chunk=30).measure()
+    assert row["sharpness"] == pytest.approx(sharpness, rel=5e-3)
+    assert row["jacobian_norm_sq"] == pytest.approx(jacobian, rel=5e-3)
+    monitor = CurvatureMonitor(model, loss, (x, y), chunk=10)
+    with pytest.raises(
+        ValueError, match=r"plain mean over examples, got .* chunks of 10.*least 30"
+    ):
+        monitor.measure()
+    assert not monitor.rows
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 1e3])
+@pytest.mark.parametrize(
+    "loss", [F.cross_entropy, nn.CrossEntropyLoss(label_smoothing=0.1), squared]
+)
+def test_rounding_is_not_taken_for_a_denominator(loss, scale):
+    model = built(small)
+    with torch.no_grad():
+        model[2].weight.mul_(scale)
+    probe = small_batch(300, torch.float32)
+    for chunk in (7, 299):
+        assert CurvatureMonitor(model, loss, probe, chunk=chunk).measure()["loss"] > 0
+
+
 def test_impurity_is_for_the_cross_entropy_in_its_usual_forms_alone():
     model = built(small).double()
     x, y = small_batch()
@@ -244,6 +315,13 @@ def test_the_threshold_is_where_a_quadratic_turns_unstable(momentum, nesterov):
     _, limit = grows(1.0)
     assert not grows(0.99 * limit)[0]
     assert grows(1.01 * limit)[0]
+
+
+def test_without_steps_every_sharpness_is_below_the_threshold():
+    point = nn.Parameter(torch.ones(2))
+    for momentum, weight_decay in ((0.0, 0.0), (0.9, 0.1)):
+        optimizer = torch.optim.SGD([point], 0.0, momentum=momentum, weight_decay=weight_decay)
+        assert threshold(optimizer) == math.inf
 
 
 def test_without_a_formula_there_is_no_threshold():
@@ -303,6 +381,20 @@ def test_a_quantity_without_numbers_says_so():
     monitor = CurvatureMonitor(model, squared, small_batch())
     monitor.measure()
     assert [text.get_text() for text in monitor.plot().axes[2].texts] == ["not measured"]
+
+
+def test_a_threshold_that_is_infinite_is_not_drawn():
+    model = built(small).double()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    monitor = CurvatureMonitor(model, cross_entropy, small_batch(), every=1, optimizer=optimizer)
+    monitor.step()
+    assert monitor.plot().axes[0].get_legend() is None
+    optimizer.param_groups[0]["lr"] = 1.0
+    monitor.step()
+    axes = monitor.plot().axes[0]
+    drawn = axes.get_lines()[1].get_ydata()
+    assert math.isnan(drawn[0]) and drawn[1] == monitor.rows[1]["threshold"] == 2
+    assert axes.get_yscale() == "linear"
 
 
 def test_a_threshold_far_above_the_sharpness_makes_the_axis_logarithmic():

@@ -7,6 +7,7 @@ import dense
 import pytest
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, TensorDataset
 
 from ijrlib import operators
@@ -250,6 +251,106 @@ def test_batch_statistics_of_a_model_in_training_mode_are_differentiated(name):
     assert close(dense.matrix(op), expected)
 
 
+class Viewed(nn.Module):
+    """Flattens images of shape (3, 6, 6) with ``view``, at the input or after a convolution as
+    PyTorch's tutorials do: neither takes images with channels last."""
+
+    def __init__(self, convolutional):
+        super().__init__()
+        self.features = nn.Identity()
+        if convolutional:
+            self.features = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Tanh(), nn.MaxPool2d(2))
+        self.size = 2 * 2 * 2 if convolutional else 3 * 6 * 6
+        self.head = nn.Sequential(nn.Linear(self.size, 2), nn.Tanh(), nn.Linear(2, dense.CLASSES))
+
+    def forward(self, x):
+        return self.head(self.features(x).view(-1, self.size))
+
+
+def coloured(n=N):
+    x = torch.randn(n, 3, 6, 6, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    return x, torch.arange(n) % dense.CLASSES
+
+
+def agree_with_dense_matrices(model, x, y):
+    """Every operator, with and without kept graphs, against whole matrices."""
+    loss, v = operators.cross_entropy, torch.linspace(-1, 1, len(dense.parameters(model))).double()
+    with sdpa_kernel(SDPBackend.MATH):  # its fused forms have no second derivative
+        hessian = dense.hessian(model, "cross_entropy", x, y)
+        newton = dense.gauss_newton(model, "cross_entropy", x)
+        jacobian = dense.jacobians(model, x).mean(0)
+    assert close(dense.matrix(operators.hessian(model, loss, (x, y), chunk=3)), hessian)
+    assert close(dense.matrix(operators.gauss_newton(model, loss, (x, y), chunk=3)), newton)
+    assert close(operators.mean_jacobian_gram(model, x, chunk=3), jacobian.T @ jacobian)
+    for cache_bytes in (0, operators.CACHE_BYTES):
+        linear = operators.linearize(model, loss, (x, y), chunk=3, cache_bytes=cache_bytes)
+        assert close(linear.hessian @ v, hessian @ v)
+        assert close(linear.gauss_newton @ v, newton @ v)
+        assert close(linear.mean_jacobian.T @ v, jacobian.T @ v)
+    along = operators.curvatures_along(model, loss, (x, y), v, chunk=3)
+    assert close(along.mean(), v @ hessian @ v)
+
+
+@pytest.mark.parametrize("convolutional", [False, True])
+def test_a_model_that_flattens_with_view_is_taken_as_it_is(convolutional):
+    torch.manual_seed(0)
+    agree_with_dense_matrices(Viewed(convolutional).double(), *coloured())
+
+
+def test_images_go_through_with_channels_last_where_the_model_takes_them():
+    x, y = coloured()
+    seen = []
+
+    def layouts(model):
+        seen.clear()
+        model.register_forward_pre_hook(
+            lambda _, inputs: seen.append(
+                inputs[0].is_contiguous(memory_format=torch.channels_last)
+            )
+        )
+        operators.loss_and_gradient(model.double(), operators.cross_entropy, (x, y), chunk=3)
+        return seen
+
+    assert layouts(nn.Sequential(nn.Flatten(), nn.Linear(108, dense.CLASSES))) == [True] * 3
+    assert layouts(Viewed(False)) == [True] + [False] * 3  # tried once
+
+
+def test_an_error_of_the_model_itself_is_raised_as_it_is():
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied") as caught:
+        operators.mean_jacobian(
+            nn.Sequential(nn.Flatten(), nn.Linear(7, 3)).double(), coloured()[0]
+        )
+    assert caught.value.__context__ is None
+
+
+class Encoder(nn.Module):
+    """One layer of PyTorch's transformer, which has a fused form for evaluation."""
+
+    def __init__(self):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(4, 2, 3, dropout=0.1, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 1)
+        self.head = nn.Linear(4, dense.CLASSES)
+
+    def forward(self, x):
+        return self.head(self.encoder(x).mean(1))
+
+
+def attention():
+    """The switches of its fused forms."""
+    return torch.backends.mha.get_fastpath_enabled(), torch.backends.cuda.flash_sdp_enabled()
+
+
+def test_a_transformer_is_differentiated_through_the_formula_of_attention():
+    torch.manual_seed(0)
+    model = Encoder().double().eval()
+    x = torch.randn(N, 3, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    agree_with_dense_matrices(model, x, torch.arange(N) % dense.CLASSES)
+    with pytest.raises(AssertionError, match="embedding dimension"):
+        operators.mean_jacobian(model, x[:, :, :3])
+    assert attention() == (True, True)
+
+
 def test_a_single_precision_product_agrees_up_to_single_rounding():
     model, (x, y) = dense.network("convolutional, tanh"), dense.examples(N)
     expected = dense.hessian(model, "cross_entropy", x, y)
@@ -309,6 +410,16 @@ def test_mode_gradients_buffers_parameters_and_random_state_are_left_as_they_wer
     after = model.state_dict()
     assert after.keys() == state.keys()
     assert all(torch.equal(after[key], state[key]) for key in state)
+
+
+def test_generators_of_gpus_that_do_not_hold_the_model_are_left_alone(monkeypatch):
+    model, touched = stochastic().train(), []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: touched.append("all"))
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: touched.append(device))
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: touched.append(device))
+    measure_everything(model, *dense.examples(N))
+    assert touched == []
 
 
 def test_the_global_switch_of_gradients_is_neither_needed_nor_changed():
@@ -475,6 +586,13 @@ def test_curvatures_along_a_direction_are_those_of_each_examples_hessian(kind, l
     )
     found = operators.curvatures_along(model, operators.LOSSES[loss], (x, y), v, chunk=3)
     assert close(found, expected)
+
+
+def test_curvatures_along_a_direction_where_examples_are_normalized_together_are_right_on_average():
+    model, (x, y) = dense.network("batch normalization").train(), dense.examples(N)
+    v = torch.linspace(-1, 1, len(dense.parameters(model))).double()
+    found = operators.curvatures_along(model, operators.cross_entropy, (x, y), v)
+    assert close(found.mean(), v @ dense.hessian(model, "cross_entropy", x, y) @ v)
 
 
 def test_losses_along_a_direction_are_those_of_moved_parameters():
