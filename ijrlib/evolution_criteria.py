@@ -423,7 +423,7 @@ def squared_bound(runs: Sequence[Run]) -> Measurement:
     if not np.array_equal(bound, np.ones_like(bound)):
         raise NotMeasured(f"{run.config.name}: λ⁽¹⁾ is not 1 everywhere, as M = I has it")
     over = frame["theorem_2_bound"] / frame["gauss_newton_norm"]
-    star, slack = (float(frame[name].min()) for name in stars)
+    star, slack = (frame[name].min() for name in stars)
     return Measurement(
         f"the bound is {over.min():.2f} to {over.max():.2f} times ‖G‖, least λ* {star:.1e}, least "
         f"1 − λ* {slack:.1e} over {len(frame)} steps",
