@@ -3,9 +3,10 @@
 The rows were written on 2026-11-22, before the first run was stored; the comparison of accuracies
 on 2026-11-26 (:mod:`ijrlib.ejr_criteria`) and those of the companion papers on 2026-11-27 and 28
 (:mod:`ijrlib.companion_criteria`, :mod:`ijrlib.sharpest_criteria`), before their runs and after
-trials that are not stored.  A criterion says what must hold for the claim to count as reproduced,
-the reason argues it in a sentence.  Rows without a measuring function read "not run" on the
-scoreboard until the runs of their figure exist.
+trials that are not stored.  Two criteria, of the identity of Theorem 2 and of the squared loss,
+were made stricter on 2026-11-28, after theirs.  A criterion says what must hold for the claim to
+count as reproduced, the reason argues it in a sentence.  Rows without a measuring function read
+"not run" on the scoreboard until the runs of their figure exist.
 """
 
 from __future__ import annotations

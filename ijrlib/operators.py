@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +20,9 @@ from torch.backends import mha
 from torch.func import functional_call, jvp
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.overrides import TorchFunctionMode
 
 from ijrlib.convolution import fast_double_backward
+from ijrlib.normalization import plain_normalization
 from ijrlib.parallel import gathered, mine, share, summed
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -704,60 +703,13 @@ def curvatures_along(
         def first(*tensors: Tensor, i: int = i) -> tuple[Tensor, Tensor]:
             return jvp(lambda *ts: passes.logits(i, ts), tensors, direction)[:2]
 
-        with _plain_normalization():
+        with plain_normalization():
             (z, slope), (_, second) = jvp(first, at, direction)[:2]
         z, y = z.detach().requires_grad_(), pairs[i][1]
         (cotangents,) = _gradient(loss(z, y), [z])
         curved = logit_hessian_product(loss, z, y, slope)
         found[i] = (len(z) * ((slope * curved).sum(1) + (cotangents * second).sum(1))).detach()
     return passes.gathered(found)
-
-
-class _plain_normalization(TorchFunctionMode):
-    """Within this context layer and batch normalization by the input's own mean and variance are
-    written out: twice in forward mode PyTorch's derivatives of them are wrong (up to 2.13 at
-    least).  Running statistics, which the logits do not ask for, are not updated."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        plain = {F.layer_norm: _layer_norm, F.batch_norm: _batch_norm}.get(func, func)
-        return plain(*args, **(kwargs or {}))
-
-
-def _layer_norm(
-    x: Tensor,
-    normalized_shape: Sequence[int],
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    eps: float = 1e-5,
-) -> Tensor:
-    z = _standardized(x, list(range(-len(normalized_shape), 0)), eps)
-    z = z if weight is None else z * weight
-    return z if bias is None else z + bias
-
-
-def _batch_norm(
-    x: Tensor,
-    mean: Tensor | None,
-    variance: Tensor | None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> Tensor:
-    if not training:
-        return F.batch_norm(x, mean, variance, weight, bias, training, momentum, eps)
-    z = _standardized(x, [axis for axis in range(x.ndim) if axis != 1], eps)
-    channels = (-1, *[1] * (x.ndim - 2))
-    z = z if weight is None else z * weight.view(channels)
-    return z if bias is None else z + bias.view(channels)
-
-
-def _standardized(x: Tensor, axes: list[int], eps: float) -> Tensor:
-    centred = x - x.mean(axes, keepdim=True)
-    return centred * (centred.square().mean(axes, keepdim=True) + eps).rsqrt()
 
 
 @torch.no_grad()
