@@ -118,14 +118,12 @@ GD_FULL = GD.replace(
     steps=400,
     probe=2500,
     test_examples=2000,
-    autocast=True,
     measures={
         "impurity": every(400),
         "norms": every(400, 5),
         "curvature": every(400, 10),
         "accuracy": every(400, 20),
         "alignment": every(400, 40),
-        "autocast_check": every(400, 20),
     },
 )
 """The paper's own size, at its beginning: a step costs fifty thousand gradients."""
