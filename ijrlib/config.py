@@ -49,6 +49,8 @@ NETWORKS = (
     "lstm",
     "text_cnn",
     "lstm_words",
+    "vgg_small",
+    "vgg_small_cifar100",
     "lstm_small",
     "lstm_words_small",
     "text_cnn_small",

@@ -29,16 +29,16 @@ SMOKE_STEPS = 12
 SMOKE_DATA = ("digits", "invented")  # images and text
 CHEAP = ("impurity", "accuracy", "autocast_check")  # measures of a few gradients
 SPECTRA = ("spectrum", "sharpest")  # measures of hundreds of gradients
-LARGE = ("vgg", "simple_cnn_be")  # what is measured of 32 examples takes minutes in all
+LARGE = ("simple_cnn_be",)  # what is measured of 32 examples takes minutes in all
 SMALLER = {
-    "vgg_cifar100": "wrn10_2_cifar100",
+    "vgg": "vgg_small",
+    "vgg_cifar100": "vgg_small_cifar100",
     "lstm": "lstm_small",
     "lstm_words": "lstm_words_small",
     "text_cnn": "text_cnn_small",
 }
-"""What takes a network's place at smoke scale.  At the start of training the hundred outputs of VGG
-are all alike, and so are the largest eigenvalues, which take hundreds of products to tell apart;
-the readers of real reviews have a vector for each of many words."""
+"""What takes a network's place at smoke scale: VGG has ten million parameters, and the readers of
+real reviews have a vector for each of many words."""
 
 
 # -- access ----------------------------------------------------------------------------------------

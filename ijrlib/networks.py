@@ -99,24 +99,26 @@ def multilayer_perceptron(classes: int = 10, batch_norm: bool = False) -> nn.Seq
     return nn.Sequential(*layers, nn.Linear(100, classes))
 
 
-def vgg(classes: int = 10) -> nn.Sequential:
-    """VGG-11 for 32 x 32 images, without batch normalization and dropout.
+def vgg(classes: int = 10, width: int = 64) -> nn.Sequential:
+    """VGG-11 for 32 x 32 images, without batch normalization and dropout; ``width`` filters in its
+    first convolution.
 
     Its own initialization: convolutions N(0, 2 / (k^2 c_out)) with zero bias, linear layers as
     PyTorch does.
     """
     layers: list[nn.Module] = []
     channels = 3
-    for stage in ((64,), (128,), (256, 256), (512, 512), (512, 512)):
-        for filters in stage:
+    for stage in ((1,), (2,), (4, 4), (8, 8), (8, 8)):
+        for factor in stage:
+            filters = factor * width
             convolution = nn.Conv2d(channels, filters, 3, padding=1)
             nn.init.normal_(convolution.weight, std=(2 / (9 * filters)) ** 0.5)
             nn.init.zeros_(convolution.bias)  # pyright: ignore[reportArgumentType]
             layers += [convolution, nn.ReLU()]
             channels = filters
         layers.append(nn.MaxPool2d(2))
-    classifier = [nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Flatten(), *classifier, nn.Linear(512, classes))
+    classifier = [nn.Linear(filters, filters), nn.ReLU(), nn.Linear(filters, filters), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Flatten(), *classifier, nn.Linear(filters, classes))
 
 
 class ResidualBlock(nn.Module):
@@ -290,7 +292,9 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "lstm": LSTM,
     "text_cnn": TextCNN,
     "lstm_words": partial(LSTM, vocabulary=LANGUAGE_MODEL, classes=LANGUAGE_MODEL),
-    # for the few words of the invented reviews
+    # for smoke scale: narrow, or of the few words of the invented reviews
+    "vgg_small": partial(vgg, width=8),
+    "vgg_small_cifar100": partial(vgg, classes=100, width=8),
     "lstm_small": partial(LSTM, vocabulary=100, embedding=8, units=8),
     "lstm_words_small": partial(LSTM, vocabulary=100, classes=100, embedding=8, units=8),
     "text_cnn_small": partial(TextCNN, vocabulary=100, embedding=8, units=16),

@@ -20,7 +20,8 @@ PARAMETERS = {
     "wrn28_10": 36_479_194,
     "wrn28_10_cifar100": 36_536_884,
 }
-RELATIVES = ("wrn10_2", "wrn10_2_cifar100", "lstm_small", "lstm_words_small", "text_cnn_small")
+RELATIVES = ("wrn10_2", "wrn10_2_cifar100", "vgg_small", "vgg_small_cifar100")
+RELATIVES += ("lstm_small", "lstm_words_small", "text_cnn_small")
 COMPANIONS = {  # Jastrzebski et al. 2020, Appendix C: weights and biases, layer by layer
     "simple_cnn_be": 32 * 28 + 32 * 289 + 64 * 289 + 64 * 577 + 4097 * 128 + 129 * 10,
     "mlp_300_100": 785 * 300 + 301 * 100 + 101 * 10,
@@ -125,8 +126,9 @@ def standard_deviation_is(weight, expected):
     return abs(weight.std().item() - expected) < 5 * expected / math.sqrt(2 * weight.numel())
 
 
-def test_vgg_draws_convolutions_with_variance_two_over_fan_out_and_zero_bias():
-    network = networks.build("vgg")
+@pytest.mark.parametrize("name", ["vgg", "vgg_small"])
+def test_vgg_draws_convolutions_with_variance_two_over_fan_out_and_zero_bias(name):
+    network = networks.build(name)
     for convolution in layers(network, nn.Conv2d):
         assert standard_deviation_is(
             convolution.weight, (2 / (9 * convolution.out_channels)) ** 0.5
