@@ -1,4 +1,4 @@
-"""Layer and batch normalization with derivatives that are right twice in forward mode."""
+"""Layer, batch and instance normalization whose derivatives are right twice in forward mode."""
 
 from __future__ import annotations
 
@@ -11,33 +11,32 @@ from torch.overrides import TorchFunctionMode
 
 
 class plain_normalization(TorchFunctionMode):
-    """Within this context layer and batch normalization by the input's own mean and variance are
-    written out: twice in forward mode PyTorch's derivatives of them are wrong (up to 2.13 at
-    least).  Running statistics, which the logits do not ask for, are not updated."""
+    """Within this context layer, batch and instance normalization by the input's own mean and
+    variance are written out: twice in forward mode PyTorch's derivatives of them are wrong (up to
+    2.13 at least).  Running statistics, which the logits do not ask for, are not updated."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        plain = {F.layer_norm: _layer_norm, F.batch_norm: _batch_norm}.get(func, func)
-        return plain(*args, **(kwargs or {}))
+        return _PLAIN.get(func, func)(*args, **(kwargs or {}))
 
 
 def _layer_norm(
-    x: Tensor,
+    input: Tensor,
     normalized_shape: Sequence[int],
     weight: Tensor | None = None,
     bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> Tensor:
-    z = _standardized(x, list(range(-len(normalized_shape), 0)), eps)
+    z = _standardized(input, list(range(-len(normalized_shape), 0)), eps)
     z = z if weight is None else z * weight
     return z if bias is None else z + bias
 
 
 def _batch_norm(
-    x: Tensor,
-    mean: Tensor | None,
-    variance: Tensor | None,
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
     weight: Tensor | None = None,
     bias: Tensor | None = None,
     training: bool = False,
@@ -45,9 +44,38 @@ def _batch_norm(
     eps: float = 1e-5,
 ) -> Tensor:
     if not training:
-        return F.batch_norm(x, mean, variance, weight, bias, training, momentum, eps)
-    z = _standardized(x, [axis for axis in range(x.ndim) if axis != 1], eps)
-    channels = (-1, *[1] * (x.ndim - 2))
+        return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+    z = _standardized(input, [axis for axis in range(input.ndim) if axis != 1], eps)
+    return _by_channel(z, weight, bias)
+
+
+def _instance_norm(
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    if not use_input_stats:
+        return F.instance_norm(
+            input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps
+        )
+    return _by_channel(_standardized(input, list(range(2, input.ndim)), eps), weight, bias)
+
+
+_PLAIN = {  # by PyTorch's names, since the arguments may come by name
+    F.layer_norm: _layer_norm,
+    F.batch_norm: _batch_norm,
+    F.instance_norm: _instance_norm,
+}
+
+
+def _by_channel(z: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    """A scale and a shift for each index of the second axis."""
+    channels = (-1, *[1] * (z.ndim - 2))
     z = z if weight is None else z * weight.view(channels)
     return z if bias is None else z + bias.view(channels)
 

@@ -1,0 +1,84 @@
+"""Normalization written out is PyTorch's, and right where that is wrong: twice in forward mode."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.func import jvp
+
+from ijrlib.normalization import plain_normalization
+
+
+def randomized(layer: nn.Module) -> nn.Module:
+    """In float64, its scale and shift not trivial."""
+    generator = torch.Generator().manual_seed(0)
+    for p in layer.double().parameters():
+        p.data = torch.randn(p.shape, generator=generator, dtype=torch.float64)
+    return layer
+
+
+LAYERS = {
+    "layer": (nn.LayerNorm(5), (3, 4, 5)),
+    "layer, two axes": (nn.LayerNorm((4, 5)), (3, 4, 5)),
+    "layer, neither scale nor shift": (nn.LayerNorm(5, elementwise_affine=False), (3, 4, 5)),
+    "batch, vectors": (nn.BatchNorm1d(4, track_running_stats=False), (6, 4)),
+    "batch, images": (nn.BatchNorm2d(4, eps=0.1, track_running_stats=False), (3, 4, 2, 3)),
+    "batch, neither scale nor shift": (
+        nn.BatchNorm2d(4, affine=False, track_running_stats=False),
+        (3, 4, 2, 3),
+    ),
+    "batch, evaluation mode": (nn.BatchNorm2d(4).eval(), (3, 4, 2, 3)),
+    "instance, sequences": (nn.InstanceNorm1d(4, affine=True), (3, 4, 5)),
+    "instance, images": (nn.InstanceNorm2d(4), (3, 4, 2, 3)),
+    "instance, running statistics": (
+        nn.InstanceNorm2d(4, affine=True, track_running_stats=True).eval(),
+        (3, 4, 2, 3),
+    ),
+}
+LAYERS = {name: (randomized(layer), shape) for name, (layer, shape) in LAYERS.items()}
+
+
+def point(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    x, v = torch.randn(2, *shape, generator=generator, dtype=torch.float64)
+    return 1 + 2 * x, v
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_values_are_those_of_pytorch(name):
+    layer, shape = LAYERS[name]
+    x, _ = point(shape)
+    with plain_normalization():
+        found = layer(x)
+    torch.testing.assert_close(found, layer(x), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_second_derivative_along_a_direction_is_that_of_the_dense_hessian(name):
+    layer, shape = LAYERS[name]
+    x, v = point(shape)
+
+    def cubes(x: Tensor) -> Tensor:
+        return layer(x).pow(3).sum()
+
+    dense = torch.autograd.functional.hessian(cubes, x)
+    expected = v.flatten() @ dense.view(v.numel(), -1) @ v.flatten()  # pyright: ignore
+    with plain_normalization():
+        (_, _), (_, found) = jvp(lambda x: jvp(cubes, (x,), (v,)), (x,), (v,))
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_arguments_may_come_by_name():
+    x, _ = point((6, 4))
+    names = {"running_mean": torch.zeros(4).double(), "running_var": torch.ones(4).double()}
+    with plain_normalization():
+        found = nn.functional.batch_norm(x, **names, training=True)
+    torch.testing.assert_close(found, nn.functional.batch_norm(x, None, None, training=True))
+
+
+def test_running_statistics_stay_as_they_are():
+    layer = nn.BatchNorm1d(4)
+    with plain_normalization():
+        layer(torch.ones(6, 4))
+    assert not layer.running_mean.any()
