@@ -65,6 +65,8 @@ NORMALIZED = (
     "resnet32_bn",
 )
 """Those of them whose batch normalization makes the examples of a batch influence each other."""
+OF_TWO_CLASSES = ("lstm", "text_cnn", "lstm_small", "text_cnn_small")
+"""Those of them with two logits, whose M has one eigenvector."""
 INPUTS = ("standardized", "unit")
 DECAY_AT = (0.3, 0.6, 0.8)
 """Shares of the steps at which the learning rate decays, where ``lr_decay`` is below 1."""
@@ -250,6 +252,16 @@ class RunConfig:
                 raise ValueError(
                     f"measures: {name} is about the J_x of single examples, expected a network "
                     f"without batch normalization, got {self.network!r}"
+                )
+            if name == "eigenvector_images" and self.network in OF_TWO_CLASSES:
+                raise ValueError(
+                    f"measures: {name} is about angles between the eigenvectors of M, expected a "
+                    f"network of three classes or more, got {self.network!r} with two"
+                )
+            if name == "covariance" and self.probe < 2:
+                raise ValueError(
+                    f"measures: {name} is about how gradients of examples differ, expected probe "
+                    f"of at least 2, got {self.probe}"
                 )
         if "break_even" in dict(self.measures) and (self.momentum or self.weight_decay):
             raise ValueError(

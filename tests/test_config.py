@@ -226,6 +226,20 @@ def test_networks_with_batch_normalization_are_those_that_have_such_a_layer():
     }
 
 
+def test_networks_of_two_classes_are_those_that_have_two_logits():
+    assert set(config.OF_TWO_CLASSES) == {n for n, c in networks.CLASSES.items() if c == 2}
+
+
+def test_angles_need_two_eigenvectors_and_a_covariance_two_examples():
+    images = make(measures={"eigenvector_images": [(0, 1, 1)]})
+    for network in config.OF_TWO_CLASSES:
+        with pytest.raises(ValueError, match=f"three classes or more, got '{network}' with two"):
+            images.replace(network=network)
+    images.replace(network="lstm_words")
+    with pytest.raises(ValueError, match=r"covariance .*probe of at least 2, got 1"):
+        make(probe=1, measures={"covariance": [(0, 1, 1)]})
+
+
 @pytest.mark.parametrize("name", config.MEASURES)
 def test_measures_that_could_not_be_taken_are_refused_before_the_run(name):
     base = make(test_examples=5, measures={name: [(0, 1, 1)]})
