@@ -17,6 +17,7 @@ from ijrlib.criteria import (
     LEAST_CORRELATION,
     RISE_FACTOR,
     ROUNDING,
+    SIMILAR_FACTOR,
     STAR_ROUNDING,
     H,
     J,
@@ -95,6 +96,39 @@ def _path(run: Run) -> tuple[np.ndarray, int]:
     if not steps[0] == 0 < onset < steps[-1] - AHEAD - 1 or len(steps) != steps[-1] + 1:
         raise NotMeasured(f"{run.config.name}: its recorded path does not go past step {onset}")
     return embedding.step_cosines(gram), onset
+
+
+# -- at the paper's own size -----------------------------------------------------------------------
+
+PAPER_ONSET = 100
+
+
+def onset_as_in_the_paper(runs: Sequence[Run]) -> Measurement:
+    """The measured step at which ‖H‖ first reaches 2/η, within a factor two of ``PAPER_ONSET``."""
+    run = first(runs)
+    low, high = PAPER_ONSET / SIMILAR_FACTOR, PAPER_ONSET * SIMILAR_FACTOR
+    sharpness = phases.column(run, H)
+    if phases.reaches_threshold(run):
+        step = phases.onset(run)
+        return Measurement(f"‖H‖ first reaches 2/η at step {step}", low <= step <= high)
+    last = int(sharpness.index[-1])
+    if last < high:
+        raise NotMeasured(f"{run.config.name}: ‖H‖ is below 2/η at all its {last} steps")
+    return Measurement(f"‖H‖ stays below 2/η up to step {last}", False)
+
+
+def level_after_onset(runs: Sequence[Run]) -> Measurement:
+    """Median ‖H‖ from the step on at which it first reaches 2/η, within a factor two of it."""
+    run = first(runs)
+    if not phases.reaches_threshold(run):
+        raise NotMeasured(f"{run.config.name}: ‖H‖ never reaches 2/η")
+    start, sharpness = phases.onset(run), phases.column(run, H)
+    after = sharpness.loc[sharpness.index >= start] * run.config.lr / 2
+    return Measurement(
+        f"median ‖H‖ = {after.median():.2f} × 2/η over {len(after)} measurements from step "
+        f"{start} on, {after.min():.2f} to {after.max():.2f}",
+        bool(1 / SIMILAR_FACTOR <= after.median() <= SIMILAR_FACTOR),
+    )
 
 
 # -- Figure 5: three phases ------------------------------------------------------------------------

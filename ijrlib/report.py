@@ -388,6 +388,7 @@ def _heading(figure: str) -> str:
         "bemodel": "Break-even point: the model",
         "sd01": "Sharpest directions: Figures 1 and 2",
         "sd04words": "Sharpest directions: Figure 4, the language model",
+        "full": "At the paper's own size",
         "unrun": "Not run here",
     }
     if figure[:2] == "sd" and figure not in others:

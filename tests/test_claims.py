@@ -232,6 +232,14 @@ CASES |= {
         straight(phase_run(network="3fcn_mnist")),
         phase_run(network="3fcn_mnist"),
     ),
+    "full-bounds": (GD, with_arrays(GD, tracked_impurity=LOW + 0.2 * (HIGH > 0.9))),
+    "full-start": (impurity_that(arch), impurity_that(lambda s: arch(s) + 0.16)),
+    "full-rise": (impurity_that(arch), impurity_that(lambda s: 0.1 + 0 * s)),
+    "full-onset": (PHASES, scaled(PHASES, H, 0.3)),
+    "full-level": (PHASES, scaled(PHASES, H, np.where(STEP > 120, 0.4, 1))),
+    "full-gradient-top-eigenvector": (PHASES, changed("gradient_alignment", 0.1)),
+    "full-example-gradient": (PHASES, changed("descent_cosine_correct", 0.8)),
+    "full-subspace": (PHASES, changed("subspace_alignment_top", 0.6)),
     "fig05-phase-1": (PHASES, changed(J, np.exp(0.004 * STEP))),
     "fig05-phase-2": (PHASES, scaled(PHASES, H, 1 + np.maximum(0, STEP - 100) / 100)),
     "fig05-phase-3": (PHASES, changed(J, np.exp(np.minimum(STEP, 250) / 50))),
@@ -352,9 +360,9 @@ for _figure in ("fig12", "fig13"):
     for _name in ("logit-norm", "weight-norm", "distance"):
         _column = _name.replace("-", "_")
         CASES[f"{_figure}-{_name}"] = (PHASES, changed(_column, 1.0 + np.sin(STEP / 9)))
-for _n in range(15, 22):
-    CASES[f"fig{_n}-correlation"] = (PHASES, changed(ONES, 1 / PHASES.series[H]))
-    CASES[f"fig{_n}-proportional"] = (PHASES, scaled(PHASES, ONES, np.exp(STEP / 100)))
+for _figure in (*(f"fig{_n}" for _n in range(15, 22)), "full"):
+    CASES[f"{_figure}-correlation"] = (PHASES, changed(ONES, 1 / PHASES.series[H]))
+    CASES[f"{_figure}-proportional"] = (PHASES, scaled(PHASES, ONES, np.exp(STEP / 100)))
 for _figure in ("fig18", "fig20"):
     CASES[f"{_figure}-constant-grows"] = (
         two_seeds("batch_size", BATCHES, H, by_inverse_size),
