@@ -51,6 +51,8 @@ def setting(run: Any, by: str) -> str:
     value = getattr(run.config, by)
     if by == "lr":
         return rf"$\eta$ = {value:g}"
+    if by == "examples":
+        return f"{value:,} images"
     return "full batch" if value is None else f"B = {value}"
 
 
@@ -188,6 +190,39 @@ def evolution(runs: Sequence[Any], by: str, jacobian: str = "jacobian_norm_sq") 
     return figure
 
 
+@styled
+def side_by_side(runs: Sequence[Any], by: str) -> Figure:
+    """‖H‖ with 2/η, ⟨λ^(1)⟩, ‖⟨J⟩1̂‖² (logarithmic axis) and the training loss against the step, as
+    measured, one colour and line style for each value of a field; no smoothing, no phases.
+
+    Args:
+        by: "lr", "batch_size" or "examples".
+    """
+    names = ("sharpness", "impurity_mean", "jacobian_ones_sq", "train_loss")
+    figure, grid = plt.subplots(2, 2, figsize=(7.6, 5.0), sharex=True)
+    keys = values_of(runs, by)
+    for axes, name in zip(grid.flat, names, strict=True):
+        for run in runs:
+            style = keys.index(getattr(run.config, by))
+            frame = measured(run, name)
+            axes.plot(
+                frame["step"], frame[name], color=COLORS[style], linestyle=STYLES[style],
+                label=setting(run, by),
+            )  # fmt: skip
+        axes.set_ylabel(QUANTITIES[name].label if name in QUANTITIES else "training loss")
+        if name == "jacobian_ones_sq":
+            axes.set_yscale("log")
+        else:
+            axes.set_ylim(bottom=0)
+    for axes in grid[-1]:
+        axes.set_xlabel("step")
+    handles, labels = grid[0, 0].get_legend_handles_labels()
+    for lr in values_of(runs, "lr"):
+        threshold(grid[0, 0], lr)
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(handles))
+    return figure
+
+
 # -- Figures 12 to 14: norms -----------------------------------------------------------------------
 
 NORMS = {
@@ -252,7 +287,8 @@ def relation(
     factor 2 that the criterion allows; the other seeds faint.
 
     Args:
-        by: the field of the configuration that tells the columns apart, "lr" or "batch_size".
+        by: the field of the configuration that tells the columns apart, "lr", "batch_size" or
+            "examples".
         start, stop: the steps that are drawn.
     """
     keys = values_of(runs, by)

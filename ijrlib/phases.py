@@ -11,6 +11,7 @@ examples are fitted sooner, so those steps are translated by stage (``STAGES``).
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -45,6 +46,11 @@ def column(run: Run, name: str) -> pd.Series:
     """
     frame = rows(run, name)
     return pd.Series(frame[name].to_numpy(dtype=float), index=frame["step"])
+
+
+def beginning(run: Run, last: int) -> Run:
+    """A run as measured up to step ``last``; its arrays stay whole."""
+    return dataclasses.replace(run, series=run.series[run.series["step"] <= last])
 
 
 def largest(values: pd.Series) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import matplotlib as mpl
 
 mpl.use("Agg")
@@ -15,11 +17,16 @@ from ijrlib import embedding, evolution_criteria, evolution_figures
 
 RUN = phase_run()
 LRS = [phase_run(lr=lr, seed=seed) for seed in (0, 1) for lr in (0.02, 0.04, 0.08)]
+SIZES = [
+    dataclasses.replace(RUN, config=RUN.config.replace(examples=examples))
+    for examples in (3000, 1000)
+]
 SQUARED = phase_run(loss="squared")
 FIGURES = {
     "path": evolution_figures.path(RUN),
     "three_phases": evolution_figures.three_phases(RUN),
     "evolution": evolution_figures.evolution(LRS, "lr"),
+    "side_by_side": evolution_figures.side_by_side(SIZES, "examples"),
     "norms": evolution_figures.norms(RUN, until=100, every=10),
     "layer_norms": evolution_figures.layer_norms(RUN),
     "relation": evolution_figures.relation(LRS),
@@ -70,6 +77,18 @@ def test_a_comparison_draws_every_run_and_smooths_the_first_seed_of_each_setting
         assert len({x.get_color() for x in strong}) == len({x.get_linestyle() for x in strong}) == 3
     dotted = {points(x)[1][0] for x in FIGURES["evolution"].axes[0].get_lines()[-3:]}
     assert dotted == {2 / lr for lr in (0.02, 0.04, 0.08)}
+
+
+def test_runs_side_by_side_are_drawn_as_measured_with_one_threshold():
+    names = ("sharpness", "impurity_mean", "jacobian_ones_sq", "train_loss")
+    for axes, name in zip(FIGURES["side_by_side"].axes, names, strict=True):
+        for run, label in zip(SIZES, ("3,000 images", "1,000 images"), strict=True):
+            (drawn,) = [x for x in axes.get_lines() if x.get_label() == label]
+            steps, values = points(drawn)
+            np.testing.assert_array_equal(steps, run.series["step"])
+            np.testing.assert_array_equal(values, run.series[name])
+        dashed = axes.get_lines()[len(SIZES) :]
+        assert [set(points(x)[1]) for x in dashed] == [{2 / RUN.config.lr}] * (name == "sharpness")
 
 
 def test_a_comparison_has_a_bar_over_phase_2_at_the_median_that_the_claims_compare():

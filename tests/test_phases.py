@@ -23,6 +23,14 @@ def test_the_phases_are_where_the_run_was_made_to_have_them():
     assert phases.active_period(RUN) == (PHASE_ONSET, PHASE_PEAK)
 
 
+def test_the_beginning_of_a_run_has_its_rows_up_to_a_step():
+    start = phases.beginning(RUN, PHASE_ONSET)
+    assert start.series["step"].to_list() == list(range(PHASE_ONSET + 1))
+    assert phases.onset(start) == PHASE_ONSET
+    assert not phases.reaches_threshold(phases.beginning(RUN, PHASE_ONSET - 1))
+    assert len(RUN.series) > PHASE_ONSET + 1
+
+
 def test_a_run_below_the_threshold_enters_phase_2_at_its_own_level():
     low = with_columns(sharpness=RUN.series["sharpness"] / 2)
     assert not phases.reaches_threshold(low)
