@@ -212,7 +212,7 @@ def side_by_side(runs: Sequence[Any], by: str) -> Figure:
         axes.set_ylabel(QUANTITIES[name].label if name in QUANTITIES else "training loss")
         if name == "jacobian_ones_sq":
             axes.set_yscale("log")
-        else:
+        elif name != "train_loss":
             axes.set_ylim(bottom=0)
     for axes in grid[-1]:
         axes.set_xlabel("step")

@@ -210,7 +210,7 @@ def _spent(runs: Sequence[Run]) -> tuple[str, ...]:
     seconds = sum(run.provenance.get("wall_seconds", 0.0) for run in runs)
     machines = {
         f"{run.provenance.get('processor') or run.provenance.get('device', 'unknown')}, "
-        f"{run.provenance.get('threads', '?')} thread(s)"
+        + _threads(run)
         for run in runs
     }
     return (
@@ -220,6 +220,12 @@ def _spent(runs: Sequence[Run]) -> tuple[str, ...]:
         f"{seconds / 3600:.1f}",
         "; ".join(sorted(machines)),
     )
+
+
+def _threads(run: Run) -> str:
+    count = f"{run.provenance.get('threads', '?')} thread(s)"
+    processes = run.provenance.get("processes", 1)
+    return count if processes == 1 else f"{count} in each of {processes} processes"
 
 
 def checks(results: Sequence[Any]) -> Block:
@@ -353,7 +359,7 @@ def _run_row(run: Run) -> tuple[str, ...]:
     computed = [
         str(origin.get("created", "date unknown")),
         f"commit {commit}",
-        f"{origin.get('device', 'device unknown')}, {origin.get('threads', '?')} thread(s)",
+        f"{origin.get('device', 'device unknown')}, {_threads(run)}",
         f"{seconds / 60:.1f} min" if isinstance(seconds, int | float) else "time unknown",
         *(["resumed from a checkpoint"] if origin.get("resumed") else []),
         f"status: {origin.get('status', 'unknown')}",

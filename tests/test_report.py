@@ -146,6 +146,13 @@ def test_provenance_shows_the_scale_beside_the_papers_setting_and_where_the_run_
         assert part in text, part
 
 
+def test_a_run_of_several_processes_says_so():
+    shared = dataclasses.replace(SGD, provenance=SGD.provenance | {"processes": 2})
+    for block in (report.provenance("fig03", [shared], "laptop"), report.compute([shared])):
+        assert "cpu, 1 thread(s) in each of 2 processes" in text_of(block)
+    assert "processes" not in text_of(report.provenance("fig03", [SGD], "laptop"))
+
+
 def test_training_passes_in_bfloat16_are_told_with_the_precision():
     assert "bfloat16" not in text_of(report.provenance("fig03", [SGD], "laptop"))
     run = dataclasses.replace(SGD, config=SGD.config.replace(autocast=True))
