@@ -21,7 +21,7 @@ book: .venv/.ready .venv-workflow/.ready
 endif
 
 test: .venv/.ready .venv-book/.ready .venv-workflow/.ready ## run the tests, which build the book too
-	@.venv/bin/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder
+	@.venv/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 browse: .venv-browser/.ready book ## test the built book in headless Chromium
 	@$(CHROMIUM)
