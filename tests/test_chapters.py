@@ -7,6 +7,7 @@ other processes can take.
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import nbformat
@@ -31,7 +32,7 @@ def test_the_chapter_executes_at_smoke_scale(path, execute):
 
 @pytest.mark.parametrize("part", ELSEWHERE)
 def test_the_other_parts_have_their_modules(part):
-    module = __import__(ELSEWHERE[part])
+    module = importlib.import_module(ELSEWHERE[part])
     assert [path for path in CHAPTERS if path.parent.name == part] == module.PART
 
 
