@@ -115,15 +115,15 @@ which it is measured."""
 
 GD_FULL = GD.replace(
     examples=50_000,
-    steps=220,
+    steps=400,
     probe=2500,
     test_examples=2000,
     measures={
-        "impurity": every(220),
-        "norms": every(220, 5),
-        "curvature": every(220, 10),
-        "accuracy": every(220, 20),
-        "alignment": every(220, 40),
+        "impurity": every(400),
+        "norms": every(400, 5),
+        "curvature": every(400, 10),
+        "accuracy": every(400, 20),
+        "alignment": every(400, 40),
     },
 )
 """The paper's own size, at its beginning: a step costs fifty thousand gradients."""
