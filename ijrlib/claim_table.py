@@ -4,7 +4,8 @@ The rows were written on 2026-11-22, before the first run was stored; the compar
 on 2026-11-26 (:mod:`ijrlib.ejr_criteria`) and those of the companion papers on 2026-11-27 and 28
 (:mod:`ijrlib.companion_criteria`, :mod:`ijrlib.sharpest_criteria`), before their runs and after
 trials that are not stored; those of the run at the paper's own size on 2026-11-28, when the one on
-fewer images was known and it was itself in its first ten steps.  Two criteria, of the identity of
+fewer images was known and it was itself in its first ten steps; those on parts of the training set
+on 2026-11-28 (:mod:`ijrlib.share_criteria`), before their runs.  Two criteria, of the identity of
 Theorem 2 and of the squared loss, were made stricter on 2026-11-28, after theirs.  A criterion says
 what must hold for the claim to count as reproduced, the reason argues it in a sentence.  Rows
 without a measuring function read "not run" on the scoreboard until the runs of their figure exist.
@@ -21,6 +22,7 @@ from ijrlib import criteria as c
 from ijrlib import ejr_criteria as x
 from ijrlib import evolution_criteria as e
 from ijrlib import live_checks as live
+from ijrlib import share_criteria as h
 from ijrlib import sharpest_criteria as d
 from ijrlib import subspace_criteria as s
 from ijrlib.ejr_table import CELLS
@@ -862,6 +864,50 @@ FULL = [
     ),
 ]
 
+SHARES = [
+    _claim(
+        "shares-level",
+        "Once ‖H‖ of the whole training set has reached 2/η it stays at a level similar to it.",
+        f"median ‖H‖ from that step on within a factor {c.SIMILAR_FACTOR:g} of 2/η, in every run",
+        "the criterion of full-level, without the part that stands for the whole there",
+        printed="2/η",
+        measure=h.level,
+    ),
+    _claim(
+        "shares-representative",
+        "The sharpness of 5 to 25% of the training set, which the paper measures, stands for that "
+        "of all of it.",
+        "median ratio of the two from that step on within a factor "
+        f"{h.REPRESENTATIVE:g} of 1, for both shares and in every run",
+        "off by more than a tenth, a level that is read against 2/η would be the part's",
+        measure=h.representative,
+    ),
+    _claim(
+        "shares-jacobian",
+        "‖⟨J⟩‖² of 5 to 25% of the training set stands for that of all of it.",
+        "the criterion of shares-representative, for ‖⟨J⟩‖²",
+        "the same, for the norm that the sharpness is compared with",
+        measure=partial(h.representative, name="share_jacobian_sq"),
+    ),
+    _claim(
+        "shares-excess",
+        "What exceeds 2/η at the edge of stability is due to the part of the training set that is "
+        "measured.",
+        "median ‖H‖ − 2/η from that step on of the whole set at most "
+        f"{h.MOST_OF_EXCESS:g} of that of a quarter of it, in every run",
+        "with more than half of it left, most of the excess would be the training's own",
+        measure=h.excess,
+    ),
+    _claim(
+        "shares-together",
+        "The sharpness of 5 to 25% of the training set rises and falls with that of all of it.",
+        "correlation of the logarithms from that step on at least "
+        f"{c.LEAST_CORRELATION:g}, for both shares and in every run",
+        "as fig03-oscillate: what the figures show of a part is then shown of the whole",
+        measure=h.together,
+    ),
+]
+
 EVOLUTION = [
     _claim(
         f"{figure}-jacobian",
@@ -1395,6 +1441,7 @@ CLAIMS: list[Claim] = [
     *GROWTH,
     *RELATION,
     *FULL,
+    *SHARES,
     *EVOLUTION,
     *EJR,
     *TABLES,

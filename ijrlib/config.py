@@ -74,6 +74,7 @@ DECAY_AT = (0.3, 0.6, 0.8)
 MEASURES = (
     "impurity",
     "curvature",
+    "shares",
     "accuracy",
     "norms",
     "theorem_2",

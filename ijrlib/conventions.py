@@ -32,6 +32,10 @@ STRETCH_BINS = np.linspace(0, 5, 101)
 COS_SQ_BINS = np.linspace(0, 1, 101)
 """Bins of cos²(Jq^(i), Jq^(j)) (Figure 11, right)."""
 
+SHARES = (0.05, 0.25, 1.0)
+"""Shares of the training set whose curvature is compared: the least and the most that the paper
+measures its sharpness on, and all of it."""
+
 PREDICTED = 100
 """Test examples whose predictions are kept."""
 
@@ -52,6 +56,12 @@ SURFACE_DIRECTIONS = (1, 3, 4)
 SURFACE_POINTS = np.linspace(-2, 2, 9)
 """Eigenvectors along which the loss is kept, and where, in mean lengths of a step along each
 (Figures 6, 15 and 16 there)."""
+
+
+def share_size(share: float, examples: int) -> int:
+    """So many of the examples are a share of them: two at least, where there are two, for a single
+    one has no statistics to be normalized by."""
+    return max(min(2, examples), round(share * examples))
 
 
 def step_batches(examples: int, batch_size: int | None) -> tuple[int, int]:

@@ -10,7 +10,13 @@ from __future__ import annotations
 import math
 
 from ijrlib.config import RunConfig
-from ijrlib.conventions import SEARCH_EVERY, covariance_batches, step_batches
+from ijrlib.conventions import (
+    SEARCH_EVERY,
+    SHARES,
+    covariance_batches,
+    share_size,
+    step_batches,
+)
 
 GRADIENT_OPERATIONS = {
     "vgg": 916_224_000,
@@ -89,6 +95,7 @@ SEARCH_GRADIENTS = 6.0
 MEASURE_GRADIENTS = {
     "impurity": 0.0,
     "curvature": 9.0,
+    "shares": 0.0,
     "accuracy": 0.0,
     "norms": 0.0,
     "theorem_2": 40.0,
@@ -107,6 +114,9 @@ MEASURE_GRADIENTS = {
     "predictions": 0.0,
 }
 """Gradients of the probe that one measurement takes, about (:mod:`ijrlib.measures`)."""
+
+SHARE_GRADIENTS = MEASURE_GRADIENTS["curvature"]
+"""Gradients of each share of the training set that a measurement of ``SHARES`` takes, about."""
 
 BASIS_VECTORS = {"spectrum": 540.0 * 35, "sharpest": 30.0 * 35}
 """Products of an eigensolver times the basis vectors that each is made orthogonal to, about."""
@@ -152,6 +162,8 @@ def gradients(config: RunConfig) -> float:
         total += len(steps) * MEASURE_GRADIENTS[name] * config.probe
         if name == "covariance":
             total += len(steps) * math.prod(covariance_batches(config.examples))
+        if name == "shares":
+            total += len(steps) * SHARE_GRADIENTS * sum(_share_sizes(config))
         if name == "sharpest":
             total += len(steps) * math.prod(step_batches(config.examples, config.batch_size))
         if name == "accuracy":
@@ -170,8 +182,15 @@ def passes(config: RunConfig) -> float:
         calls = MEASURE_GRADIENTS[name] * math.ceil(config.probe / config.chunk)
         if name == "covariance":
             calls = covariance_batches(config.examples)[0] + config.probe
+        if name == "shares":
+            parts = sum(math.ceil(size / config.chunk) for size in _share_sizes(config))
+            calls = SHARE_GRADIENTS * parts
         total += calls * len(config.measured_steps(name))
     return total
+
+
+def _share_sizes(config: RunConfig) -> list[int]:
+    return [share_size(share, config.examples) for share in SHARES]
 
 
 def _searches(config: RunConfig) -> float:

@@ -16,7 +16,8 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
-from ijrlib import embedding, phases
+from ijrlib import embedding, phases, share_criteria
+from ijrlib.conventions import SHARES
 from ijrlib.criteria import NotMeasured
 from ijrlib.evolution_criteria import label, plateau, ratio, tightness
 from ijrlib.evolution_criteria import relation as related
@@ -219,6 +220,39 @@ def side_by_side(runs: Sequence[Any], by: str) -> Figure:
     handles, labels = grid[0, 0].get_legend_handles_labels()
     for lr in values_of(runs, "lr"):
         threshold(grid[0, 0], lr)
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(handles))
+    return figure
+
+
+@styled
+def shares(runs: Sequence[Any]) -> Figure:
+    """A column a run.  Above, ‖H‖ of each share of the training set in units of 2/η against the
+    step; below, what that of a part is of that of the whole, on a logarithmic axis, with the band
+    that the claim allows.  Grey line: ‖H‖ of the whole set first reaches 2/η."""
+    figure, grid = plt.subplots(
+        2, len(runs), figsize=(8.4, 4.6), sharex=True, sharey="row", squeeze=False
+    )
+    for run, (above, below) in zip(runs, grid.T, strict=True):
+        steps, levels = share_criteria.levels(run)
+        for share, level, color, line in zip(SHARES, levels.T, COLORS, STYLES, strict=False):
+            drawn = {"color": color, "linestyle": line, "marker": ".", "markersize": 3}
+            above.plot(steps, level, label=f"{share:.0%} of the examples", **drawn)
+            if share != SHARES[-1]:
+                below.plot(steps, level / levels[:, -1], **drawn)
+        above.axhline(1, color=GREY, linewidth=0.8, linestyle=(0, (1, 3)))
+        below.axhline(1, color=GREY, linewidth=0.8)
+        band = share_criteria.REPRESENTATIVE
+        below.axhspan(1 / band, band, color=GREY, alpha=0.15, linewidth=0)
+        if (levels[:, -1] >= 1).any():
+            for axes in (above, below):
+                onset = steps[(levels[:, -1] >= 1).argmax()]
+                axes.axvline(onset, color=GREY, linestyle="--", linewidth=0.9)
+        above.set(title=f"seed {run.config.seed}", ylim=(0, None))
+        below.set(xlabel="step", yscale="log")
+        _powers_of_two(below.yaxis)
+    grid[0, 0].set_ylabel(r"$\|H\|$ / (2/$\eta$)")
+    grid[1, 0].set_ylabel("part / whole")
+    handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(handles))
     return figure
 

@@ -129,6 +129,19 @@ GD_FULL = GD.replace(
 """The paper's own size, at its beginning: a step costs fifty thousand gradients."""
 
 
+SHARES = GD.replace(
+    steps=400,
+    measures={
+        "impurity": every(400, 10),
+        "shares": every(400, 10, start=100),
+        "accuracy": every(400, 50),
+    },
+)
+"""The beginning again, with the curvature of parts of the training set and of all of it."""
+
+SHARES_PAPER = SHARES.replace(examples=50_000, probe=2500, test_examples=10_000)
+
+
 def _gd(lr: float) -> RunConfig:
     steps = round(GD_TIME / lr)
     measures = {
@@ -481,6 +494,12 @@ FIGURES: Mapping[str, Figure] = {
         f"{GD_SETTING}; sharpness on 5–25% of the training set",
         (GD_FULL, GD),
         (GD_PAPER, GD),
+    ),
+    "shares": Figure(
+        "The sharpness of a part of the training set",
+        f"{GD_SETTING}; sharpness on 5–25% of the training set",
+        seeds((SHARES,), 3),
+        seeds((SHARES_PAPER,), 3),
     ),
     "fig21": Figure(
         "Sharpness against impurity times Jacobian norm: 3FCN on MNIST",

@@ -224,6 +224,8 @@ def phase_run(
         "cos_sq_counts": np.repeat(10.0 * (np.arange(100) < 5)[None], len(few), axis=0),
         "layer_norms": np.linspace(1, 2, len(few))[:, None] * np.ones(6),
         "lambda_1": np.ones((len(few), 500)),
+        "share_sharpness": np.outer(sharpness[few], (1.08, 1.05, 1.0)),
+        "share_jacobian_sq": np.outer(jacobian[few], (1.05, 1.02, 1.0)),
     }
     arrays |= {f"{name}.steps": few for name in list(arrays)}
     path = np.zeros((301, 2))

@@ -172,6 +172,10 @@ def put(*index_and_value) -> Callable[[np.ndarray], None]:
     return change
 
 
+def parts(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Run:
+    return with_arrays(PHASES, **{name: change(PHASES.arrays[name])})
+
+
 def straight(run: Run) -> Run:
     line = np.arange(301.0)
     return with_arrays(run, trajectory_gram=np.outer(line, line))
@@ -240,6 +244,11 @@ CASES |= {
     "full-gradient-top-eigenvector": (PHASES, changed("gradient_alignment", 0.1)),
     "full-example-gradient": (PHASES, changed("descent_cosine_correct", 0.8)),
     "full-subspace": (PHASES, changed("subspace_alignment_top", 0.6)),
+    "shares-level": (PHASES, parts("share_sharpness", lambda v: 3 * v)),
+    "shares-representative": (PHASES, parts("share_sharpness", lambda v: v * (1.2, 1.0, 1.0))),
+    "shares-jacobian": (PHASES, parts("share_jacobian_sq", lambda v: v * (1.0, 0.8, 1.0))),
+    "shares-excess": (PHASES, parts("share_sharpness", lambda v: v * (1.0, 1.0, 1.05))),
+    "shares-together": (PHASES, parts("share_sharpness", lambda v: np.c_[1 / v[:, :2], v[:, 2:]])),
     "fig05-phase-1": (PHASES, changed(J, np.exp(0.004 * STEP))),
     "fig05-phase-2": (PHASES, scaled(PHASES, H, 1 + np.maximum(0, STEP - 100) / 100)),
     "fig05-phase-3": (PHASES, changed(J, np.exp(np.minimum(STEP, 250) / 50))),

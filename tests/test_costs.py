@@ -70,6 +70,14 @@ def test_the_covariance_has_its_mini_batches_beside_the_probe():
     assert costs.gradients(measured) - costs.gradients(config) == 7 * 200 + 25 * 128
 
 
+def test_shares_of_the_training_set_cost_a_measurement_of_curvature_each():
+    config = RunConfig("cifar10", 1000, "6cnn", 0.1, 10, chunk=400, probe=200)
+    measured = config.replace(measures={"shares": [(0, 2, 1)]})
+    # 50, 250 and 1,000 examples, in one, one and three chunks
+    assert costs.gradients(measured) - costs.gradients(config) == 2 * 9 * 1300
+    assert costs.passes(measured) - costs.passes(config) == 2 * 9 * 5
+
+
 def test_steps_along_the_sharpest_directions_have_their_mini_batches_and_a_rule_its_searches():
     config = RunConfig("cifar10", 5000, "6cnn", 0.1, 100, batch_size=128, probe=200)
     measured = config.replace(measures={"sharpest": [(0, 1, 1)]})

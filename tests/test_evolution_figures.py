@@ -14,6 +14,7 @@ from figure_checks import card, labelled, line, points
 from synthetic_runs import PHASE_ONSET, PHASE_PEAK, phase_run
 
 from ijrlib import embedding, evolution_criteria, evolution_figures
+from ijrlib.figures import GREY
 
 RUN = phase_run()
 LRS = [phase_run(lr=lr, seed=seed) for seed in (0, 1) for lr in (0.02, 0.04, 0.08)]
@@ -27,6 +28,7 @@ FIGURES = {
     "three_phases": evolution_figures.three_phases(RUN),
     "evolution": evolution_figures.evolution(LRS, "lr"),
     "side_by_side": evolution_figures.side_by_side(SIZES, "examples"),
+    "shares": evolution_figures.shares([RUN]),
     "norms": evolution_figures.norms(RUN, until=100, every=10),
     "layer_norms": evolution_figures.layer_norms(RUN),
     "relation": evolution_figures.relation(LRS),
@@ -89,6 +91,29 @@ def test_runs_side_by_side_are_drawn_as_measured_with_one_threshold():
             np.testing.assert_array_equal(values, run.series[name])
         dashed = axes.get_lines()[len(SIZES) :]
         assert [set(points(x)[1]) for x in dashed] == [{2 / RUN.config.lr}] * (name == "sharpness")
+
+
+def onset_line(drawn) -> bool:
+    return drawn.get_color() == GREY and len(set(points(drawn)[0])) == 1
+
+
+def test_shares_are_drawn_in_units_of_the_threshold_and_as_parts_of_the_whole():
+    above, below = FIGURES["shares"].axes
+    steps = RUN.arrays["share_sharpness.steps"]
+    values = RUN.arrays["share_sharpness"]
+    names = ("5% of the examples", "25% of the examples", "100% of the examples")
+    for k, name in enumerate(names):
+        (drawn,) = [x for x in above.get_lines() if x.get_label() == name]
+        np.testing.assert_array_equal(points(drawn)[0], steps)
+        np.testing.assert_allclose(points(drawn)[1], values[:, k] * RUN.config.lr / 2)
+    ratios = [points(x)[1] for x in below.get_lines() if x.get_marker() == "."]
+    np.testing.assert_allclose(ratios, (values[:, :2] / values[:, 2:]).T)
+    for axes in (above, below):
+        (onset,) = [x for x in axes.get_lines() if onset_line(x)]
+        assert set(points(onset)[0]) == {PHASE_ONSET}
+    low = dataclasses.replace(RUN, arrays={**RUN.arrays, "share_sharpness": values / 10})
+    never = evolution_figures.shares([low])
+    assert not any(onset_line(x) for axes in never.axes for x in axes.get_lines())
 
 
 def test_a_comparison_has_a_bar_over_phase_2_at_the_median_that_the_claims_compare():

@@ -111,6 +111,35 @@ def test_curvature_against_the_dense_hessian_and_mean_jacobian(kind, loss):
     assert ("probe_impurity_mean" in out) == (loss == "cross_entropy")
 
 
+@pytest.mark.parametrize("loss", ["cross_entropy", "squared"])
+def test_shares_are_measured_on_the_first_examples_of_the_training_set(loss):
+    x, y = dense.examples(100)
+    s = state(loss=loss, train=(x, y))
+    cold, warm = measures.shares(s), measures.shares(s)
+    for out in (cold, warm):
+        assert all(values.shape == (3,) for values in out.values())
+        for k, count in enumerate((5, 25, 100)):
+            part = x[:count], y[:count]
+            top = float(torch.linalg.eigvalsh(dense.hessian(s.model, loss, *part))[-1])
+            # a Rayleigh quotient with relative residual r lies within r·θ of an eigenvalue
+            assert out["share_sharpness"][k] == pytest.approx(top, rel=out["share_residual"][k])
+            assert out["share_sharpness"][k] == pytest.approx(top, rel=curvature.RTOL)
+            norm_sq = float(torch.linalg.svdvals(dense.jacobians(s.model, part[0]).mean(0))[0] ** 2)
+            assert out["share_jacobian_sq"][k] == pytest.approx(norm_sq, rel=curvature.RTOL)
+
+
+def test_what_is_followed_on_shares_and_on_the_probe_is_kept_apart():
+    s, other = state(), state()
+    measures.curvature(s)
+    alone = {name: vector.clone() for name, vector in s.memory.items()}
+    measures.shares(s)
+    assert all(torch.equal(s.memory[name], vector) for name, vector in alone.items())
+    measures.shares(other)
+    followed = {name for name in s.memory if name.startswith("share_")}
+    assert followed == set(other.memory) and len(followed) == 3 * 3
+    assert all(torch.equal(s.memory[name], other.memory[name]) for name in followed)
+
+
 def test_a_second_measurement_starts_from_the_first_and_finds_the_same():
     s = state()
     cold = measures.curvature(s)
