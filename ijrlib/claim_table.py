@@ -902,8 +902,8 @@ SHARES = [
         "shares-together",
         "The sharpness of 5 to 25% of the training set rises and falls with that of all of it.",
         "correlation of the logarithms from that step on at least "
-        f"{c.LEAST_CORRELATION:g}, for both shares and in every run",
-        "as fig03-oscillate: what the figures show of a part is then shown of the whole",
+        f"{c.LEAST_CORRELATION:.2f}, for both shares and in every run",
+        "as fig03-oscillation: what the figures show of a part is then shown of the whole",
         measure=h.together,
     ),
 ]
