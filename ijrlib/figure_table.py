@@ -471,7 +471,7 @@ FIGURES: Mapping[str, Figure] = {
     "fig20": Figure(
         "Sharpness against impurity times Jacobian norm: VGG on CIFAR-100",
         "CIFAR-100, VGG, η = 0.1, |B| = 128, 64, 32",
-        PAIRS_BY_BATCH,
+        PAIRS_BY_BATCH + second_seed(PAIRS_BY_BATCH),
         seeds(CIFAR100_BY_BATCH, 2),
         stand_in=STAND_IN,
     ),
@@ -498,7 +498,7 @@ FIGURES: Mapping[str, Figure] = {
     "shares": Figure(
         "The sharpness of a part of the training set",
         f"{GD_SETTING}; sharpness on 5–25% of the training set",
-        seeds((SHARES,), 3),
+        seeds((SHARES,), 2),
         seeds((SHARES_PAPER,), 3),
     ),
     "fig21": Figure(
@@ -528,7 +528,7 @@ FIGURES: Mapping[str, Figure] = {
     "fig25": Figure(
         "Evolution for several batch sizes: VGG on CIFAR-100",
         "CIFAR-100, VGG, η = 0.1, |B| = 128, 64, 32",
-        PAIRS_BY_BATCH,
+        PAIRS_BY_BATCH + second_seed(PAIRS_BY_BATCH),
         seeds(CIFAR100_BY_BATCH, 2),
         stand_in=STAND_IN,
     ),
