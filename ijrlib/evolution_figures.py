@@ -227,8 +227,8 @@ def side_by_side(runs: Sequence[Any], by: str) -> Figure:
 @styled
 def shares(runs: Sequence[Any]) -> Figure:
     """A column a run.  Above, ‖H‖ of each share of the training set in units of 2/η against the
-    step; below, what that of a part is of that of the whole, on a logarithmic axis, with the band
-    that the claim allows.  Grey line: ‖H‖ of the whole set first reaches 2/η."""
+    step; below, what that of a part is of that of the whole, with the band that the claim allows.
+     Grey line: ‖H‖ of the whole set first reaches 2/η."""
     figure, grid = plt.subplots(
         2, len(runs), figsize=(8.4, 4.6), sharex=True, sharey="row", squeeze=False
     )
@@ -248,8 +248,7 @@ def shares(runs: Sequence[Any]) -> Figure:
                 onset = steps[(levels[:, -1] >= 1).argmax()]
                 axes.axvline(onset, color=GREY, linestyle="--", linewidth=0.9)
         above.set(title=f"seed {run.config.seed}", ylim=(0, None))
-        below.set(xlabel="step", yscale="log")
-        _powers_of_two(below.yaxis)
+        below.set_xlabel("step")
     grid[0, 0].set_ylabel(r"$\|H\|$ / (2/$\eta$)")
     grid[1, 0].set_ylabel("part / whole")
     handles, labels = grid[0, 0].get_legend_handles_labels()
