@@ -228,7 +228,7 @@ def side_by_side(runs: Sequence[Any], by: str) -> Figure:
 def shares(runs: Sequence[Any]) -> Figure:
     """A column a run.  Above, ‖H‖ of each share of the training set in units of 2/η against the
     step; below, what that of a part is of that of the whole, with the band that the claim allows.
-     Grey line: ‖H‖ of the whole set first reaches 2/η."""
+    Dashed: ‖H‖ of the whole set first reaches 2/η."""
     figure, grid = plt.subplots(
         2, len(runs), figsize=(8.4, 4.6), sharex=True, sharey="row", squeeze=False
     )
