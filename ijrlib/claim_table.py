@@ -892,7 +892,7 @@ SHARES = [
     _claim(
         "shares-excess",
         "What exceeds 2/η at the edge of stability is due to the part of the training set that is "
-        "measured.",
+        "measured (a suspicion of this book, not of the paper).",
         "median ‖H‖ − 2/η from that step on of the whole set at most "
         f"{h.MOST_OF_EXCESS:g} of that of a quarter of it, in every run",
         "with more than half of it left, most of the excess would be the training's own",

@@ -243,10 +243,9 @@ def shares(runs: Sequence[Any]) -> Figure:
         below.axhline(1, color=GREY, linewidth=0.8)
         band = share_criteria.REPRESENTATIVE
         below.axhspan(1 / band, band, color=GREY, alpha=0.15, linewidth=0)
-        if (levels[:, -1] >= 1).any():
+        if (onset := share_criteria.onset(run)) is not None:
             for axes in (above, below):
-                onset = steps[(levels[:, -1] >= 1).argmax()]
-                axes.axvline(onset, color=GREY, linestyle="--", linewidth=0.9)
+                axes.axvline(steps[onset], color=GREY, linestyle="--", linewidth=0.9)
         above.set(title=f"seed {run.config.seed}", ylim=(0, None))
         below.set_xlabel("step")
     grid[0, 0].set_ylabel(r"$\|H\|$ / (2/$\eta$)")

@@ -42,20 +42,26 @@ def levels(run: Run) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(run.arrays["share_sharpness.steps"]), values * run.config.lr / 2
 
 
+def onset(run: Run) -> int | None:
+    """The place among the measured steps at which ‖H‖ of the whole set first reaches 2/η."""
+    reached = (levels(run)[1][:, WHOLE] >= 1).nonzero()[0]
+    return int(reached[0]) if len(reached) else None
+
+
 def after_onset(run: Run, values: np.ndarray) -> np.ndarray:
-    """The rows of an array from the first step on at which ‖H‖ of the whole set reaches 2/η.
+    """The rows of an array from the :func:`onset` on.
 
     Raises:
         NotMeasured: where there are fewer than ``LEAST_STEPS`` of them.
     """
-    reached = (levels(run)[1][:, WHOLE] >= 1).nonzero()[0]
-    count = len(values) - reached[0] if len(reached) else 0
-    if count < LEAST_STEPS:
+    start = onset(run)
+    rows = values[:0] if start is None else values[start:]
+    if len(rows) < LEAST_STEPS:
         raise NotMeasured(
-            f"{run.config.name}: ‖H‖ of all examples was measured {count} time(s) since it first "
-            f"reached 2/η; {LEAST_STEPS} are needed"
+            f"{run.config.name}: ‖H‖ of all examples was measured {len(rows)} time(s) since it "
+            f"first reached 2/η; {LEAST_STEPS} are needed"
         )
-    return values[reached[0] :]
+    return rows
 
 
 def bias(run: Run, name: str = "share_sharpness") -> np.ndarray:
