@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ijrlib.config import DECAY_AT
+from ijrlib.costs import UPDATE_GRADIENTS
 from ijrlib.criteria import Measurement, NotMeasured, rows
 from ijrlib.ejr_table import NETWORKS, Cell
 from ijrlib.store import Run
@@ -104,11 +105,18 @@ def compare(
         raise NotMeasured(lacking if arms[0] else "no run")
     for run in (arm[seed] for arm in arms for seed in common):
         _check(run)
+    return _paired(arms[0], arms[1], name)
+
+
+def _paired(one: Mapping[int, Run], other: Mapping[int, Run], name: str) -> Comparison:
+    """Two arms at the seeds that both have."""
+    common = sorted(set(one) & set(other))
     factor = 100.0 if name.endswith("accuracy") else 1.0
-    base, other = (np.array([factor * final(arm[s], name) for s in common]) for arm in arms)
-    share = np.array([final(arm[common[0]], "test_accuracy") for arm in arms])
-    count = arms[0][common[0]].config.test_examples
-    return Comparison(base, other, 100 * math.sqrt(float((share * (1 - share)).sum()) / count))
+    base, changed = (np.array([factor * final(a[s], name) for s in common]) for a in (one, other))
+    share = np.array([final(arm[common[0]], "test_accuracy") for arm in (one, other)])
+    count = one[common[0]].config.test_examples
+    error = 100 * math.sqrt(float((share * (1 - share)).sum()) / count)
+    return Comparison(base, changed, error)
 
 
 def of_cell(runs: Sequence[Run], cell: Cell) -> list[Run]:
@@ -168,6 +176,80 @@ def _spread(values: np.ndarray) -> str:
     if len(values) == 1:
         return f"{values[0]:.1f}"
     return f"{values.mean():.1f} ({values.min():.1f} to {values.max():.1f})"
+
+
+# -- beside weight decay and SAM -------------------------------------------------------------------
+
+ALTERNATIVES_HEADER = (
+    "regularizer",
+    "gradients a step",
+    "training passes",
+    "training accuracy",
+    "test accuracy",
+    "Δ",
+    "p",
+    "test loss",
+    "‖H‖ / (2/η)",
+    "‖⟨J⟩‖²",
+    "⟨λ⁽¹⁾⟩",
+)
+
+
+def arm(run: Run) -> str:
+    """The regularizer of a run, with its strength."""
+    config = run.config
+    if config.regularizer == "none":
+        return f"weight decay {config.weight_decay:g}" if config.weight_decay else "none"
+    if config.regularizer == "ejr":
+        return f"EJR, λ_reg = {config.ejr_weight:g}"
+    return f"{config.regularizer.upper()}, ρ = {config.rho:g}"
+
+
+def alternatives(runs: Sequence[Run]) -> dict[tuple[bool, str], dict[int, Run]]:
+    """Runs by whether they were trained under autocast and by regularizer, then by seed."""
+    groups: dict[tuple[bool, str], dict[int, Run]] = {}
+    for run in runs:
+        groups.setdefault((run.config.autocast, arm(run)), {})[run.config.seed] = run
+    return groups
+
+
+def alternatives_rows(runs: Sequence[Run]) -> list[tuple[str, ...]]:
+    """A row under ``ALTERNATIVES_HEADER`` for each arm: means over seeds of means over the last
+    tenth of the steps, accuracies in % with the range over seeds.  Δ, in points, and p (paired
+    t-test) are against the runs without regularizer of the same seeds and precision."""
+    groups = alternatives(runs)
+    table = []
+    for (autocast, name), by_seed in groups.items():
+        one, members = next(iter(by_seed.values())).config, list(by_seed.values())
+        baseline = groups.get((autocast, "none"), {})
+        gain = p = "–"
+        if name != "none" and set(baseline) & set(by_seed):
+            found = _paired(baseline, by_seed, "test_accuracy")
+            gain = f"{found.gain:+.1f}"
+            p = "–" if math.isnan(found.p_value) else f"{found.p_value:.2g}"
+        table.append(
+            (
+                name,
+                f"{UPDATE_GRADIENTS[one.regularizer]:g}",
+                "bfloat16" if autocast else one.dtype,
+                *(
+                    _spread(np.array([100 * final(run, column) for run in members]))
+                    for column in ("train_accuracy", "test_accuracy")
+                ),
+                gain,
+                p,
+                *(
+                    f"{factor * np.mean([final(run, column) for run in members]):.3g}"
+                    for column, factor in (
+                        ("test_loss", 1.0),
+                        ("sharpness", one.lr / 2),
+                        ("jacobian_norm_sq", 1.0),
+                        ("impurity_mean", 1.0),
+                    )
+                ),
+            )
+        )
+    return table
 
 
 # -- Figure 33 -------------------------------------------------------------------------------------

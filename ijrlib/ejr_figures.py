@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, StrMethodFormatter
 
 from ijrlib.config import DECAY_AT
-from ijrlib.ejr_criteria import by_lr, final, weights
+from ijrlib.ejr_criteria import arm, by_lr, final, weights
 from ijrlib.figures import BLUE, GREEN, GREY, ORANGE, QUANTITIES, VERMILION, measured, styled
 
 COLORS = (BLUE, VERMILION, GREEN, ORANGE)
@@ -85,6 +85,33 @@ def along_training(
         axes.set_xlabel(r"time $\eta t$")
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2)
+    return figure
+
+
+@styled
+def beside(
+    runs: Sequence[Any],
+    names: Sequence[str] = ("test_accuracy", "sharpness", "jacobian_norm_sq", "impurity_mean"),
+) -> Figure:
+    """A column for each quantity, against the step: a colour and line style for each regularizer, a
+    line for each run.  Sharpness with 2/η, dotted."""
+    figure, panels = plt.subplots(1, len(names), figsize=(8.4, 2.9))
+    arms = list(dict.fromkeys(arm(run) for run in runs))
+    for axes, name in zip(panels, names, strict=True):
+        for run in runs:
+            k = arms.index(arm(run))
+            frame = measured(run, name)
+            style = {"color": COLORS[k % 4], "linestyle": STYLES[k % 4], "linewidth": 1.0}
+            axes.plot(frame["step"], frame[name], label=arm(run), **style)
+        if name in ("sharpness", "jacobian_norm_sq"):
+            axes.set_yscale("log")
+        if name == "sharpness":
+            for lr in {run.config.lr for run in runs}:
+                axes.axhline(2 / lr, color=GREY, linestyle=":", linewidth=1.1)
+        axes.set(xlabel="step", ylabel=LABELS[name])
+    handles, labels = panels[0].get_legend_handles_labels()
+    shown = dict(zip(labels, handles, strict=True))
+    figure.legend(list(shown.values()), list(shown), loc="outside lower center", ncols=len(shown))
     return figure
 
 

@@ -189,6 +189,30 @@ FULL_BATCH_PAPER = tuple(
     _simple_cnn_paper(lr, weight, None) for lr in (0.3, 0.1, 0.03, 0.01) for weight in (0.0, 0.001)
 )
 
+ALTERNATIVES: Mapping[str, Mapping[str, Any]] = {
+    "none": {},
+    "weight decay": {"weight_decay": 5e-4},
+    "SAM": {"regularizer": "sam", "rho": 0.05},
+}
+"""What else is in use, at the strengths in print: the weight decay of the paper's wide residual
+networks, and ρ of Foret et al. (2021) for CIFAR-10.  Neither was tuned."""
+
+
+def _beside(baseline: RunConfig) -> tuple[RunConfig, ...]:
+    return tuple(baseline.replace(**fields) for fields in ALTERNATIVES.values())
+
+
+ALTERNATIVE_RUNS = (
+    *seeds(tuple(config for config in BY_LR if config.lr == 0.1), 2),
+    *seeds(_beside(_simple_cnn(0.1).replace(autocast=False)), 2),
+)
+"""Without and with EJR as in Table 1, and the alternatives, with a baseline of their own: they were
+trained on a processor without bfloat16."""
+ALTERNATIVE_RUNS_PAPER = (
+    *_beside(_simple_cnn_paper(0.1)),
+    _simple_cnn_paper(0.1, 0.01),
+)
+
 # -- wide residual networks ------------------------------------------------------------------------
 
 
@@ -291,6 +315,12 @@ FIGURES: Mapping[str, Figure] = {
         BY_LR + SECOND_SEED,
         seeds(BY_LR_PAPER + FULL_BATCH_PAPER + _of_table(_table("tab1")), 3),
         stand_in=STAND_IN,
+    ),
+    "sam": Figure(
+        "Beside weight decay and SAM",
+        "the paper does not compare; CIFAR-10, SimpleCNN, B = 128, η = 0.1 of its Table 1",
+        ALTERNATIVE_RUNS,
+        seeds(ALTERNATIVE_RUNS_PAPER, 3),
     ),
     "tab2": Figure(
         "EJR v1: test accuracy against ρ",

@@ -119,6 +119,43 @@ def test_the_runs_of_a_cell_have_its_rate_batch_and_schedule():
         assert ejr_criteria.of_cell(steps, by_id[name]) == [steps[index]]
 
 
+def measured(run, **fields):
+    """A run with curvature of a formula, and other fields in its configuration."""
+    columns = {"sharpness": 30.0, "jacobian_norm_sq": 5.0, "impurity_mean": 0.25}
+    series = run.series.assign(**columns)
+    return dataclasses.replace(run, series=series, config=run.config.replace(**fields))
+
+
+def test_alternatives_are_held_against_the_baseline_of_their_precision_and_seeds():
+    decay = {"weight_decay": 5e-4}
+    arms = [
+        *((value, seed, {"autocast": True}) for seed, value in enumerate((0.3, 0.3))),
+        *((value, seed, {"autocast": True} | EJR) for seed, value in enumerate((0.5, 0.6))),
+        *((value, seed, {}) for seed, value in enumerate((0.4, 0.45))),
+        *((value, seed, decay) for seed, value in enumerate((0.41, 0.45))),
+        (0.5, 1, {"regularizer": "sam", "rho": 0.05}),
+    ]
+    table = ejr_criteria.alternatives_rows(
+        [
+            measured(arm_run("simple_cnn", value, seed=seed), **fields)
+            for value, seed, fields in arms
+        ]
+    )
+    assert all(len(row) == len(ejr_criteria.ALTERNATIVES_HEADER) for row in table)
+    assert [row[:3] for row in table] == [
+        ("none", "1", "bfloat16"),
+        ("EJR, λ_reg = 0.01", "3", "bfloat16"),
+        ("none", "1", "float32"),
+        ("weight decay 0.0005", "1", "float32"),
+        ("SAM, ρ = 0.05", "2", "float32"),
+    ]
+    assert [row[4] for row in table][3:] == ["43.0 (41.0 to 45.0)", "50.0"]
+    assert [row[5] for row in table] == ["–", "+25.0", "–", "+0.5", "+5.0"]
+    p = ttest_rel([0.5, 0.6], [0.3, 0.3]).pvalue
+    assert [row[6] for row in table] == ["–", f"{p:.2g}", "–", "0.5", "–"]
+    assert {row[7:] for row in table} == {("1", "1.5", "5", "0.25")}
+
+
 def test_the_printed_table_stands_beside_ours_and_says_what_is_missing():
     cell = next(cell for cell in CELLS if cell.id == "tab1-b128-lr0.1-reg0.01")
     other = next(cell for cell in CELLS if cell.id == "tab1-b128-lr0.3-reg0.01")

@@ -34,7 +34,15 @@ WIDE = [
     for seed in (0, 1)
     for arm in ({}, {"regularizer": "ejr_v1", "rho": 2.0})
 ]
+ARMS = [{}, {"weight_decay": 5e-4}, {"regularizer": "sam", "rho": 0.05}, EJR]
+BESIDE = [
+    dataclasses.replace(run, config=run.config.replace(**arm))
+    for seed in (0, 1)
+    for k, arm in enumerate(ARMS)
+    for run in [with_curvature(arm_run("simple_cnn", 0.4 + 0.1 * k, seed=seed))]
+]
 FIGURES = {
+    "beside": ejr_figures.beside(BESIDE),
     "accuracy_by_lr": ejr_figures.accuracy_by_lr(RUNS),
     "along_training": ejr_figures.along_training(RUNS),
     "over_epochs": ejr_figures.over_epochs(WIDE),
@@ -61,6 +69,24 @@ def test_accuracies_are_means_over_seeds_with_a_point_for_each():
     )
     assert len({line.get_linestyle() for line in lines}) == 2
     assert len({line.get_marker() for line in lines}) == 2
+
+
+def test_beside_each_other_each_regularizer_has_a_line_style_and_each_run_a_line():
+    names = ("test_accuracy", "sharpness", "jacobian_norm_sq", "impurity_mean")
+    for axes, name in zip(FIGURES["beside"].axes, names, strict=True):
+        curves = [line for line in axes.get_lines() if len(points(line)[0]) > 2]
+        for run, line in zip(BESIDE, curves, strict=True):
+            np.testing.assert_allclose(points(line), run.series[["step", name]].to_numpy().T)
+        assert len({line.get_linestyle() for line in curves}) == len(ARMS)
+        flat = [points(line)[1][0] for line in axes.get_lines() if len(points(line)[0]) == 2]
+        assert flat == [2 / 0.1] * (name == "sharpness")
+    (legend,) = FIGURES["beside"].legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "none",
+        "weight decay 0.0005",
+        "SAM, ρ = 0.05",
+        "EJR, λ_reg = 0.01",
+    ]
 
 
 def test_along_training_time_is_the_step_times_the_learning_rate():

@@ -88,7 +88,7 @@ EDGES = {
     "companion_criteria": {"break_even", "criteria", "evolution_criteria"},
     "share_criteria": {"conventions", "criteria"},
     "sharpest_criteria": {"conventions", "criteria", "evolution_criteria", "phases"},
-    "ejr_criteria": {"config", "criteria", "ejr_table"},
+    "ejr_criteria": {"config", "costs", "criteria", "ejr_table"},
     "claim_table": {
         "companion_criteria",
         "ejr_criteria",
