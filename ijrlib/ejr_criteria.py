@@ -183,11 +183,11 @@ def _spread(values: np.ndarray) -> str:
 ALTERNATIVES_HEADER = (
     "regularizer",
     "gradients a step",
-    "training passes",
     "training accuracy",
     "test accuracy",
     "Δ",
     "p",
+    "at the baseline's cost",
     "test loss",
     "‖H‖ / (2/η)",
     "‖⟨J⟩‖²",
@@ -205,50 +205,46 @@ def arm(run: Run) -> str:
     return f"{config.regularizer.upper()}, ρ = {config.rho:g}"
 
 
-def alternatives(runs: Sequence[Run]) -> dict[tuple[bool, str], dict[int, Run]]:
-    """Runs by whether they were trained under autocast and by regularizer, then by seed."""
-    groups: dict[tuple[bool, str], dict[int, Run]] = {}
-    for run in runs:
-        groups.setdefault((run.config.autocast, arm(run)), {})[run.config.seed] = run
-    return groups
+def at_cost(run: Run) -> float:
+    """Test accuracy when a run has taken as many gradients as the baseline has steps: the last one
+    measured by then."""
+    frame = rows(run, "test_accuracy")
+    last = run.config.steps / UPDATE_GRADIENTS[run.config.regularizer]
+    return float(frame.loc[frame["step"] <= last, "test_accuracy"].iloc[-1])
 
 
 def alternatives_rows(runs: Sequence[Run]) -> list[tuple[str, ...]]:
     """A row under ``ALTERNATIVES_HEADER`` for each arm: means over seeds of means over the last
     tenth of the steps, accuracies in % with the range over seeds.  Δ, in points, and p (paired
-    t-test) are against the runs without regularizer of the same seeds and precision."""
-    groups = alternatives(runs)
+    t-test) are against the runs without regularizer of the same seeds."""
+    arms: dict[str, dict[int, Run]] = {}
+    for run in runs:
+        arms.setdefault(arm(run), {})[run.config.seed] = run
+    baseline = arms.get("none", {})
     table = []
-    for (autocast, name), by_seed in groups.items():
+    for name, by_seed in arms.items():
         one, members = next(iter(by_seed.values())).config, list(by_seed.values())
-        baseline = groups.get((autocast, "none"), {})
         gain = p = "–"
         if name != "none" and set(baseline) & set(by_seed):
             found = _paired(baseline, by_seed, "test_accuracy")
             gain = f"{found.gain:+.1f}"
             p = "–" if math.isnan(found.p_value) else f"{found.p_value:.2g}"
-        table.append(
-            (
-                name,
-                f"{UPDATE_GRADIENTS[one.regularizer]:g}",
-                "bfloat16" if autocast else one.dtype,
-                *(
-                    _spread(np.array([100 * final(run, column) for run in members]))
-                    for column in ("train_accuracy", "test_accuracy")
-                ),
-                gain,
-                p,
-                *(
-                    f"{factor * np.mean([final(run, column) for run in members]):.3g}"
-                    for column, factor in (
-                        ("test_loss", 1.0),
-                        ("sharpness", one.lr / 2),
-                        ("jacobian_norm_sq", 1.0),
-                        ("impurity_mean", 1.0),
-                    )
-                ),
+        train, test = (
+            _spread(np.array([100 * final(run, column) for run in members]))
+            for column in ("train_accuracy", "test_accuracy")
+        )
+        others = (
+            f"{factor * np.mean([final(run, column) for run in members]):.3g}"
+            for column, factor in (
+                ("test_loss", 1.0),
+                ("sharpness", one.lr / 2),
+                ("jacobian_norm_sq", 1.0),
+                ("impurity_mean", 1.0),
             )
         )
+        cost = _spread(np.array([100 * at_cost(run) for run in members]))
+        gradients = f"{UPDATE_GRADIENTS[one.regularizer]:g}"
+        table.append((name, gradients, train, test, gain, p, cost, *others))
     return table
 
 

@@ -93,25 +93,42 @@ def beside(
     runs: Sequence[Any],
     names: Sequence[str] = ("test_accuracy", "sharpness", "jacobian_norm_sq", "impurity_mean"),
 ) -> Figure:
-    """A column for each quantity, against the step: a colour and line style for each regularizer, a
-    line for each run.  Sharpness with 2/η, dotted."""
-    figure, panels = plt.subplots(1, len(names), figsize=(8.4, 2.9))
-    arms = list(dict.fromkeys(arm(run) for run in runs))
-    for axes, name in zip(panels, names, strict=True):
-        for run in runs:
-            k = arms.index(arm(run))
-            frame = measured(run, name)
-            style = {"color": COLORS[k % 4], "linestyle": STYLES[k % 4], "linewidth": 1.0}
-            axes.plot(frame["step"], frame[name], label=arm(run), **style)
+    """A panel for each quantity, against the step: for each regularizer a line through the means
+    over seeds, with their range shaded; a colour for each method, a line style for each of its
+    strengths.  Sharpness with 2/η, dotted."""
+    arms: dict[str, list[Any]] = {}
+    for run in runs:
+        arms.setdefault(arm(run), []).append(run)
+    methods: dict[tuple[str, bool], list[str]] = {}
+    for label, (run, *_) in arms.items():
+        method = (run.config.regularizer, run.config.weight_decay > 0)
+        methods.setdefault(method, []).append(label)
+    styles = {
+        label: {"color": COLORS[k % 4], "linestyle": STYLES[j % 4]}
+        for k, labels in enumerate(methods.values())
+        for j, label in enumerate(labels)
+    }
+    figure, grid = plt.subplots(2, (len(names) + 1) // 2, figsize=(8.4, 6.0), sharex=True)
+    for axes, name in zip(grid.flat, names, strict=True):
+        for label, members in arms.items():
+            frames = [measured(run, name) for run in members]
+            steps = frames[0]["step"]
+            values = np.array([frame[name] for frame in frames])
+            axes.plot(steps, values.mean(0), label=label, linewidth=1.2, **styles[label])
+            if len(members) > 1:
+                color = styles[label]["color"]
+                low, high = values.min(0), values.max(0)
+                axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
         if name in ("sharpness", "jacobian_norm_sq"):
             axes.set_yscale("log")
         if name == "sharpness":
             for lr in {run.config.lr for run in runs}:
                 axes.axhline(2 / lr, color=GREY, linestyle=":", linewidth=1.1)
-        axes.set(xlabel="step", ylabel=LABELS[name])
-    handles, labels = panels[0].get_legend_handles_labels()
-    shown = dict(zip(labels, handles, strict=True))
-    figure.legend(list(shown.values()), list(shown), loc="outside lower center", ncols=len(shown))
+        axes.set(ylabel=LABELS[name])
+    for axes in grid[-1]:
+        axes.set_xlabel("step")
+    handles, labels = grid.flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)
     return figure
 
 

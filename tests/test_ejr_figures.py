@@ -34,12 +34,19 @@ WIDE = [
     for seed in (0, 1)
     for arm in ({}, {"regularizer": "ejr_v1", "rho": 2.0})
 ]
-ARMS = [{}, {"weight_decay": 5e-4}, {"regularizer": "sam", "rho": 0.05}, EJR]
+ARMS = [
+    {},
+    EJR,
+    {"weight_decay": 5e-4},
+    {"weight_decay": 5e-3},
+    {"regularizer": "sam", "rho": 0.05},
+    {"regularizer": "sam", "rho": 0.2},
+]
 BESIDE = [
     dataclasses.replace(run, config=run.config.replace(**arm))
     for seed in (0, 1)
     for k, arm in enumerate(ARMS)
-    for run in [with_curvature(arm_run("simple_cnn", 0.4 + 0.1 * k, seed=seed))]
+    for run in [with_curvature(arm_run("simple_cnn", 0.4 + 0.1 * k + 0.02 * seed, seed=seed))]
 ]
 FIGURES = {
     "beside": ejr_figures.beside(BESIDE),
@@ -71,21 +78,28 @@ def test_accuracies_are_means_over_seeds_with_a_point_for_each():
     assert len({line.get_marker() for line in lines}) == 2
 
 
-def test_beside_each_other_each_regularizer_has_a_line_style_and_each_run_a_line():
+def test_beside_each_other_each_regularizer_is_a_line_through_means_with_the_range_of_its_seeds():
     names = ("test_accuracy", "sharpness", "jacobian_norm_sq", "impurity_mean")
     for axes, name in zip(FIGURES["beside"].axes, names, strict=True):
         curves = [line for line in axes.get_lines() if len(points(line)[0]) > 2]
-        for run, line in zip(BESIDE, curves, strict=True):
-            np.testing.assert_allclose(points(line), run.series[["step", name]].to_numpy().T)
-        assert len({line.get_linestyle() for line in curves}) == len(ARMS)
+        assert len(curves) == len(axes.collections) == len(ARMS)
+        for k, (line, band) in enumerate(zip(curves, axes.collections, strict=True)):
+            seeds = np.array([BESIDE[k + seed * len(ARMS)].series[name] for seed in (0, 1)])
+            np.testing.assert_allclose(points(line)[1], seeds.mean(0))
+            edges = band.get_paths()[0].vertices[:, 1]
+            np.testing.assert_allclose((edges.min(), edges.max()), (seeds.min(), seeds.max()))
+        assert len({(line.get_color(), line.get_linestyle()) for line in curves}) == len(ARMS)
+        assert len({line.get_color() for line in curves}) == 4
         flat = [points(line)[1][0] for line in axes.get_lines() if len(points(line)[0]) == 2]
         assert flat == [2 / 0.1] * (name == "sharpness")
     (legend,) = FIGURES["beside"].legends
     assert [text.get_text() for text in legend.get_texts()] == [
         "none",
-        "weight decay 0.0005",
-        "SAM, ρ = 0.05",
         "EJR, λ_reg = 0.01",
+        "weight decay 0.0005",
+        "weight decay 0.005",
+        "SAM, ρ = 0.05",
+        "SAM, ρ = 0.2",
     ]
 
 
