@@ -21,6 +21,7 @@ from ijrlib import benchmarks as _benchmarks
 from ijrlib import claims as _claims
 from ijrlib import experiments, store
 from ijrlib.config import DECAY_AT, RunConfig
+from ijrlib.conventions import SHARES
 from ijrlib.store import Run
 
 BADGES = {  # verdict: (sign, background of its badge); white text on each has a contrast above 4.5
@@ -339,6 +340,13 @@ def _schedule(config: RunConfig) -> str:
     return "".join(f", {part}" for part in parts)
 
 
+def _measured_on(config: RunConfig) -> str:
+    """The examples that the curvature is of."""
+    if any(name == "shares" for name, _ in config.measures):
+        return f"shares of them: {', '.join(f'{share:.0%}' for share in SHARES)}"
+    return f"{config.probe:,} examples"
+
+
 def _run_row(run: Run) -> tuple[str, ...]:
     config, origin = run.config, run.provenance
     data = origin.get("data", {})
@@ -348,8 +356,7 @@ def _run_row(run: Run) -> tuple[str, ...]:
         f"{config.network}, {config.dataset}, {config.examples:,} examples, {method}, η = "
         f"{config.lr:g}{_schedule(config)}, "
         f"{config.steps:,} steps, {config.loss.replace('_', ' ')}, {precision}, seed "
-        f"{config.seed}; "
-        f"curvature on {config.probe:,} examples"
+        f"{config.seed}; curvature on {_measured_on(config)}"
     )
     source = "; ".join(str(data[key]) for key in ("source", "note") if data.get(key))
     commit = (

@@ -140,7 +140,7 @@ EDGES = {
     "companion_figures": {"companion_criteria", "evolution_figures", "figures"},
     "sharpest_figures": {"conventions", "evolution_figures", "figures", "sharpest_criteria"},
     "ejr_figures": {"config", "ejr_criteria", "figures"},
-    "report": {"benchmarks", "claims", "experiments"},
+    "report": {"benchmarks", "claims", "conventions", "experiments"},
     "interactive": {"embedding", "figures", "phases", "report"},
     "cli": None,  # everything
 }

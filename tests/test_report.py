@@ -160,6 +160,15 @@ def test_training_passes_in_bfloat16_are_told_with_the_precision():
     assert "float32 (training passes in bfloat16)" in text
 
 
+def test_what_the_curvature_is_of_is_told():
+    text = text_of(report.provenance("fig03", [SGD], "laptop"))
+    assert f"curvature on {SGD.config.probe:,} examples" in text
+    measures = {"shares": ((0, 3, 1),)}
+    shares = SGD.config.replace(batch_size=None, measures=measures)
+    text = text_of(report.provenance("shares", [dataclasses.replace(SGD, config=shares)], "laptop"))
+    assert "curvature on shares of them: 5%, 25%, 100%" in text
+
+
 def test_what_is_not_plain_sgd_with_one_learning_rate_is_told():
     def told(**fields):
         run = dataclasses.replace(SGD, config=SGD.config.replace(**fields))
