@@ -15,9 +15,9 @@ from matplotlib.ticker import NullLocator, StrMethodFormatter
 
 from ijrlib.config import DECAY_AT
 from ijrlib.ejr_criteria import arm, by_lr, final, weights
-from ijrlib.figures import BLUE, GREEN, GREY, ORANGE, QUANTITIES, VERMILION, measured, styled
+from ijrlib.figures import BLUE, GREEN, GREY, PURPLE, QUANTITIES, VERMILION, measured, styled
 
-COLORS = (BLUE, VERMILION, GREEN, ORANGE)
+COLORS = (BLUE, VERMILION, GREEN, PURPLE)
 STYLES = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "^", "D")
 LABELS = {  # column of the series: label of its axis

@@ -181,7 +181,7 @@ def _simple_cnn_paper(lr: float, weight: float = 0.0, batch_size: int | None = 1
 BY_LR = tuple(_simple_cnn(lr, weight) for lr in (0.3, 0.1, 0.03, 0.01) for weight in (0.0, 0.01))
 MORE_SEEDS = tuple(
     config.replace(seed=seed)
-    for lr, count in ((0.1, 3), (0.3, 3), (0.03, 2))
+    for lr, count in ((0.1, 3), (0.3, 2))
     for seed in range(1, count)
     for config in BY_LR
     if config.lr == lr
@@ -198,12 +198,15 @@ FULL_BATCH_PAPER = tuple(
 
 ALTERNATIVES: tuple[Mapping[str, Any], ...] = (
     {"weight_decay": 5e-4},
+    {"weight_decay": 1.5e-3},
     {"weight_decay": 5e-3},
     {"regularizer": "sam", "rho": 0.05},
+    {"regularizer": "sam", "rho": 0.1},
     {"regularizer": "sam", "rho": 0.2},
 )
 """What else is in use: the weight decay of the paper's wide residual networks and ρ of Foret et al.
-(2021) for CIFAR-10, and each some times stronger, as here is a twenty-fifth of the images."""
+(2021) for CIFAR-10, each also some times stronger, as here is a twenty-fifth of the images, and in
+the geometric middle of the two."""
 
 
 def _beside(pair: tuple[RunConfig, ...]) -> tuple[RunConfig, ...]:

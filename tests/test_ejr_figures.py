@@ -38,8 +38,10 @@ ARMS = [
     {},
     EJR,
     {"weight_decay": 5e-4},
+    {"weight_decay": 1.5e-3},
     {"weight_decay": 5e-3},
     {"regularizer": "sam", "rho": 0.05},
+    {"regularizer": "sam", "rho": 0.1},
     {"regularizer": "sam", "rho": 0.2},
 ]
 BESIDE = [
@@ -97,8 +99,10 @@ def test_beside_each_other_each_regularizer_is_a_line_through_means_with_the_ran
         "none",
         "EJR, λ_reg = 0.01",
         "weight decay 0.0005",
+        "weight decay 0.0015",
         "weight decay 0.005",
         "SAM, ρ = 0.05",
+        "SAM, ρ = 0.1",
         "SAM, ρ = 0.2",
     ]
 
