@@ -151,7 +151,18 @@ def test_alternatives_are_held_against_the_baseline_of_their_seeds():
     assert [row[4] for row in table] == ["–", "+12.5", "+0.5", "+5.0"]
     p = ttest_rel([0.5, 0.6], [0.4, 0.45]).pvalue
     assert [row[5] for row in table] == ["–", f"{p:.2g}", "0.5", "–"]
-    assert {row[7:] for row in table} == {("1", "1.5", "5", "0.25")}
+    assert {row[8:] for row in table} == {("1", "1.5", "5", "0.25")}
+
+
+def test_the_best_accuracy_is_the_largest_along_each_run():
+    peaks = []
+    for seed, peak in enumerate((0.7, 0.9)):
+        run = measured(arm_run("simple_cnn", 0.5, seed=seed))
+        accuracy = np.full(len(run.series), 0.5)
+        accuracy[7 + seed] = peak
+        peaks.append(dataclasses.replace(run, series=run.series.assign(test_accuracy=accuracy)))
+    ((*_, best, _, _, _, _, _),) = ejr_criteria.alternatives_rows(peaks)
+    assert best == "80.0 (70.0 to 90.0)"
 
 
 def test_at_the_baselines_cost_a_run_has_taken_as_many_gradients_as_the_baseline_has_steps():
