@@ -189,11 +189,8 @@ ALTERNATIVES_HEADER = (
     "p",
     "best",
     "at the baseline's cost",
-    "test loss",
-    "‖H‖ / (2/η)",
-    "‖⟨J⟩‖²",
-    "⟨λ⁽¹⁾⟩",
 )
+ENDS_HEADER = ("regularizer", "test loss", "‖H‖ / (2/η)", "‖⟨J⟩‖²", "⟨λ⁽¹⁾⟩")
 
 
 def arm(run: Run) -> str:
@@ -214,42 +211,52 @@ def at_cost(run: Run) -> float:
     return float(frame.loc[frame["step"] <= last, "test_accuracy"].iloc[-1])
 
 
+def arms(runs: Sequence[Run]) -> dict[str, dict[int, Run]]:
+    """Runs by regularizer, then by seed."""
+    groups: dict[str, dict[int, Run]] = {}
+    for run in runs:
+        groups.setdefault(arm(run), {})[run.config.seed] = run
+    return groups
+
+
 def alternatives_rows(runs: Sequence[Run]) -> list[tuple[str, ...]]:
     """A row under ``ALTERNATIVES_HEADER`` for each arm: means over seeds of means over the last
-    tenth of the steps, accuracies in % with the range over seeds.  Δ, in points, and p (paired
-    t-test) are against the runs without regularizer of the same seeds; "best" is the largest test
-    accuracy along a run, a bound to what stopping early can give."""
-    arms: dict[str, dict[int, Run]] = {}
-    for run in runs:
-        arms.setdefault(arm(run), {})[run.config.seed] = run
-    baseline = arms.get("none", {})
+    tenth of the steps, in % with the range over seeds.  Δ, in points, and p (paired t-test) are
+    against the runs without regularizer of the same seeds; "best" is the largest test accuracy
+    along a run, a bound to what stopping early can give."""
+    groups = arms(runs)
+    baseline = groups.get("none", {})
     table = []
-    for name, by_seed in arms.items():
-        one, members = next(iter(by_seed.values())).config, list(by_seed.values())
+    for name, by_seed in groups.items():
+        members = list(by_seed.values())
         gain = p = "–"
         if name != "none" and set(baseline) & set(by_seed):
             found = _paired(baseline, by_seed, "test_accuracy")
             gain = f"{found.gain:+.1f}"
             p = "–" if math.isnan(found.p_value) else f"{found.p_value:.2g}"
-        train, test = (
-            _spread(np.array([100 * final(run, column) for run in members]))
-            for column in ("train_accuracy", "test_accuracy")
-        )
-        others = (
-            f"{factor * np.mean([final(run, column) for run in members]):.3g}"
-            for column, factor in (
-                ("test_loss", 1.0),
-                ("sharpness", one.lr / 2),
-                ("jacobian_norm_sq", 1.0),
-                ("impurity_mean", 1.0),
+        train, test, best, cost = (
+            _spread(np.array([100 * of(run) for run in members]))
+            for of in (
+                lambda run: final(run, "train_accuracy"),
+                lambda run: final(run, "test_accuracy"),
+                lambda run: float(rows(run, "test_accuracy")["test_accuracy"].max()),
+                at_cost,
             )
         )
-        best = _spread(
-            np.array([100 * rows(run, "test_accuracy")["test_accuracy"].max() for run in members])
-        )
-        cost = _spread(np.array([100 * at_cost(run) for run in members]))
-        gradients = f"{UPDATE_GRADIENTS[one.regularizer]:g}"
-        table.append((name, gradients, train, test, gain, p, best, cost, *others))
+        gradients = f"{UPDATE_GRADIENTS[members[0].config.regularizer]:g}"
+        table.append((name, gradients, train, test, gain, p, best, cost))
+    return table
+
+
+def ends_rows(runs: Sequence[Run]) -> list[tuple[str, ...]]:
+    """A row under ``ENDS_HEADER`` for each arm: means over seeds of means over the last tenth of
+    the steps."""
+    columns = ("test_loss", "sharpness", "jacobian_norm_sq", "impurity_mean")
+    table = []
+    for name, by_seed in arms(runs).items():
+        ends = np.array([[final(run, column) for column in columns] for run in by_seed.values()])
+        ends[:, 1] *= [run.config.lr / 2 for run in by_seed.values()]
+        table.append((name, *(f"{value:.3g}" for value in ends.mean(0))))
     return table
 
 

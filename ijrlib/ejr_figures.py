@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, StrMethodFormatter
 
 from ijrlib.config import DECAY_AT
-from ijrlib.ejr_criteria import arm, by_lr, final, weights
+from ijrlib.ejr_criteria import arms, by_lr, final, weights
 from ijrlib.figures import BLUE, GREEN, GREY, PURPLE, QUANTITIES, VERMILION, measured, styled
 
 COLORS = (BLUE, VERMILION, GREEN, PURPLE)
@@ -96,11 +96,9 @@ def beside(
     """A panel for each quantity, against the step: for each regularizer a line through the means
     over seeds, with their range shaded; a colour for each method, a line style for each of its
     strengths.  Sharpness with 2/η, dotted."""
-    arms: dict[str, list[Any]] = {}
-    for run in runs:
-        arms.setdefault(arm(run), []).append(run)
+    groups = {label: list(by_seed.values()) for label, by_seed in arms(runs).items()}
     methods: dict[tuple[str, bool], list[str]] = {}
-    for label, (run, *_) in arms.items():
+    for label, (run, *_) in groups.items():
         method = (run.config.regularizer, run.config.weight_decay > 0)
         methods.setdefault(method, []).append(label)
     styles = {
@@ -110,7 +108,7 @@ def beside(
     }
     figure, grid = plt.subplots(2, (len(names) + 1) // 2, figsize=(8.4, 6.0), sharex=True)
     for axes, name in zip(grid.flat, names, strict=True):
-        for label, members in arms.items():
+        for label, members in groups.items():
             frames = [measured(run, name) for run in members]
             steps = frames[0]["step"]
             values = np.array([frame[name] for frame in frames])

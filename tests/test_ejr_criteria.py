@@ -134,12 +134,10 @@ def test_alternatives_are_held_against_the_baseline_of_their_seeds():
         *((value, seed, {"weight_decay": 5e-4}) for seed, value in enumerate((0.41, 0.45))),
         (0.5, 1, sam),
     ]
-    table = ejr_criteria.alternatives_rows(
-        [
-            measured(arm_run("simple_cnn", value, seed=seed), **fields)
-            for value, seed, fields in arms
-        ]
-    )
+    runs = [
+        measured(arm_run("simple_cnn", value, seed=seed), **fields) for value, seed, fields in arms
+    ]
+    table = ejr_criteria.alternatives_rows(runs)
     assert all(len(row) == len(ejr_criteria.ALTERNATIVES_HEADER) for row in table)
     assert [row[:2] for row in table] == [
         ("none", "1"),
@@ -151,7 +149,10 @@ def test_alternatives_are_held_against_the_baseline_of_their_seeds():
     assert [row[4] for row in table] == ["–", "+12.5", "+0.5", "+5.0"]
     p = ttest_rel([0.5, 0.6], [0.4, 0.45]).pvalue
     assert [row[5] for row in table] == ["–", f"{p:.2g}", "0.5", "–"]
-    assert {row[8:] for row in table} == {("1", "1.5", "5", "0.25")}
+    ends = ejr_criteria.ends_rows(runs)
+    assert [row[0] for row in ends] == [row[0] for row in table]
+    assert all(len(row) == len(ejr_criteria.ENDS_HEADER) for row in ends)
+    assert {row[1:] for row in ends} == {("1", "1.5", "5", "0.25")}
 
 
 def test_the_best_accuracy_is_the_largest_along_each_run():
@@ -161,7 +162,7 @@ def test_the_best_accuracy_is_the_largest_along_each_run():
         accuracy = np.full(len(run.series), 0.5)
         accuracy[7 + seed] = peak
         peaks.append(dataclasses.replace(run, series=run.series.assign(test_accuracy=accuracy)))
-    ((*_, best, _, _, _, _, _),) = ejr_criteria.alternatives_rows(peaks)
+    ((*_, best, _),) = ejr_criteria.alternatives_rows(peaks)
     assert best == "80.0 (70.0 to 90.0)"
 
 
