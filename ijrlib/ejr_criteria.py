@@ -211,7 +211,7 @@ def at_cost(run: Run) -> float:
     return float(frame.loc[frame["step"] <= last, "test_accuracy"].iloc[-1])
 
 
-def arms(runs: Sequence[Run]) -> dict[str, dict[int, Run]]:
+def by_arm(runs: Sequence[Run]) -> dict[str, dict[int, Run]]:
     """Runs by regularizer, then by seed."""
     groups: dict[str, dict[int, Run]] = {}
     for run in runs:
@@ -224,7 +224,7 @@ def alternatives_rows(runs: Sequence[Run]) -> list[tuple[str, ...]]:
     tenth of the steps, in % with the range over seeds.  Δ, in points, and p (paired t-test) are
     against the runs without regularizer of the same seeds; "best" is the largest test accuracy
     along a run, a bound to what stopping early can give."""
-    groups = arms(runs)
+    groups = by_arm(runs)
     baseline = groups.get("none", {})
     table = []
     for name, by_seed in groups.items():
@@ -253,7 +253,7 @@ def ends_rows(runs: Sequence[Run]) -> list[tuple[str, ...]]:
     the steps."""
     columns = ("test_loss", "sharpness", "jacobian_norm_sq", "impurity_mean")
     table = []
-    for name, by_seed in arms(runs).items():
+    for name, by_seed in by_arm(runs).items():
         ends = np.array([[final(run, column) for column in columns] for run in by_seed.values()])
         ends[:, 1] *= [run.config.lr / 2 for run in by_seed.values()]
         table.append((name, *(f"{value:.3g}" for value in ends.mean(0))))

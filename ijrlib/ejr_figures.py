@@ -10,11 +10,12 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, StrMethodFormatter
 
 from ijrlib.config import DECAY_AT
-from ijrlib.ejr_criteria import arms, by_lr, final, weights
+from ijrlib.ejr_criteria import by_arm, by_lr, final, weights
 from ijrlib.figures import BLUE, GREEN, GREY, PURPLE, QUANTITIES, VERMILION, measured, styled
 
 COLORS = (BLUE, VERMILION, GREEN, PURPLE)
@@ -96,7 +97,7 @@ def beside(
     """A panel for each quantity, against the step: for each regularizer a line through the means
     over seeds, with their range shaded; a colour for each method, a line style for each of its
     strengths.  Sharpness with 2/η, dotted."""
-    groups = {label: list(by_seed.values()) for label, by_seed in arms(runs).items()}
+    groups = {label: list(by_seed.values()) for label, by_seed in by_arm(runs).items()}
     methods: dict[tuple[str, bool], list[str]] = {}
     for label, (run, *_) in groups.items():
         method = (run.config.regularizer, run.config.weight_decay > 0)
@@ -109,14 +110,12 @@ def beside(
     figure, grid = plt.subplots(2, (len(names) + 1) // 2, figsize=(8.4, 6.0), sharex=True)
     for axes, name in zip(grid.flat, names, strict=True):
         for label, members in groups.items():
-            frames = [measured(run, name) for run in members]
-            steps = frames[0]["step"]
-            values = np.array([frame[name] for frame in frames])
-            axes.plot(steps, values.mean(0), label=label, linewidth=1.2, **styles[label])
+            values = pd.concat([measured(run, name) for run in members]).groupby("step")[name]
+            mean, low, high = values.mean(), values.min(), values.max()
+            axes.plot(mean.index, mean, label=label, linewidth=1.2, **styles[label])
             if len(members) > 1:
                 color = styles[label]["color"]
-                low, high = values.min(0), values.max(0)
-                axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
+                axes.fill_between(mean.index, low, high, color=color, alpha=0.15, linewidth=0)
         if name in ("sharpness", "jacobian_norm_sq"):
             axes.set_yscale("log")
         if name == "sharpness":

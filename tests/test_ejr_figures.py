@@ -8,6 +8,7 @@ from figure_checks import card, labelled, points
 from synthetic_runs import arm_run
 
 from ijrlib import ejr_figures
+from ijrlib.ejr_table import ALTERNATIVES
 
 EJR = {"regularizer": "ejr", "ejr_weight": 0.01}
 RATES = (0.03, 0.1, 0.3)
@@ -34,16 +35,7 @@ WIDE = [
     for seed in (0, 1)
     for arm in ({}, {"regularizer": "ejr_v1", "rho": 2.0})
 ]
-ARMS = [
-    {},
-    EJR,
-    {"weight_decay": 5e-4},
-    {"weight_decay": 1.5e-3},
-    {"weight_decay": 5e-3},
-    {"regularizer": "sam", "rho": 0.05},
-    {"regularizer": "sam", "rho": 0.1},
-    {"regularizer": "sam", "rho": 0.2},
-]
+ARMS = [{}, EJR, *ALTERNATIVES]
 BESIDE = [
     dataclasses.replace(run, config=run.config.replace(**arm))
     for seed in (0, 1)
