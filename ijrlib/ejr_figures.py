@@ -110,12 +110,15 @@ def beside(
     figure, grid = plt.subplots(2, (len(names) + 1) // 2, figsize=(8.4, 6.0), sharex=True)
     for axes, name in zip(grid.flat, names, strict=True):
         for label, members in groups.items():
-            values = pd.concat([measured(run, name) for run in members]).groupby("step")[name]
-            mean, low, high = values.mean(), values.min(), values.max()
-            axes.plot(mean.index, mean, label=label, linewidth=1.2, **styles[label])
+            columns = {
+                k: measured(run, name).set_index("step")[name] for k, run in enumerate(members)
+            }
+            values = pd.DataFrame(columns)
+            axes.plot(values.index, values.mean(axis=1), label=label, lw=1.2, **styles[label])
             if len(members) > 1:
+                low, high = values.min(axis=1).to_numpy(), values.max(axis=1).to_numpy()
                 color = styles[label]["color"]
-                axes.fill_between(mean.index, low, high, color=color, alpha=0.15, linewidth=0)
+                axes.fill_between(values.index, low, high, color=color, alpha=0.15, linewidth=0)
         if name in ("sharpness", "jacobian_norm_sq"):
             axes.set_yscale("log")
         if name == "sharpness":
