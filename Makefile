@@ -6,7 +6,7 @@ FIG ?= fig03
 SCALE ?= laptop
 CHROMIUM = command -v chromium google-chrome >/dev/null || .venv-browser/bin/playwright install --with-deps chromium
 
-.PHONY: help book pdf test browse verify run links pictures lock clean
+.PHONY: help book pdf test lint browse verify run links pictures lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -22,6 +22,12 @@ endif
 
 test: .venv/.ready .venv-book/.ready .venv-workflow/.ready ## run the tests, which build the book too
 	@.venv/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+
+lint: .venv/.ready ## ruff, pyright, and that notebooks are stripped: a minute
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/pyright
+	@.venv/bin/nbstripout --verify --keep-id --extra-keys "metadata.papermill cell.metadata.papermill" chapters/*.ipynb chapters/*/*.ipynb
 
 browse: .venv-browser/.ready book ## test the built book in headless Chromium
 	@$(CHROMIUM)

@@ -239,7 +239,7 @@ def alternatives_rows(runs: Sequence[Run]) -> list[tuple[str, ...]]:
             for of in (
                 lambda run: final(run, "train_accuracy"),
                 lambda run: final(run, "test_accuracy"),
-                lambda run: float(rows(run, "test_accuracy")["test_accuracy"].max()),
+                lambda run: float(rows(run, "test_accuracy")["test_accuracy"].to_numpy().max()),
                 at_cost,
             )
         )
