@@ -27,6 +27,7 @@ LABELS = {  # column of the series: label of its axis
     "test_accuracy": "test accuracy",
     "test_loss": "test loss",
 }
+SHOWN = ("test_accuracy", "sharpness", "jacobian_norm_sq", "impurity_mean")  # along training
 TITLES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "mnist": "pairs of MNIST digits"}
 
 
@@ -58,18 +59,15 @@ def accuracy_by_lr(runs: Sequence[Any]) -> Figure:
 
 
 @styled
-def along_training(
-    runs: Sequence[Any],
-    names: Sequence[str] = ("test_accuracy", "sharpness", "jacobian_norm_sq", "impurity_mean"),
-) -> Figure:
+def along_training(runs: Sequence[Any]) -> Figure:
     """A row for each learning rate, a column for each quantity, against time ηt; solid without
     and dashed with the regularizer, a line for each seed.  Sharpness with 2/η, dotted."""
     groups = by_lr(runs)
     figure, grid = plt.subplots(
-        len(groups), len(names), figsize=(8.4, 1.7 * len(groups) + 0.5), sharex="row", squeeze=False
+        len(groups), len(SHOWN), figsize=(8.4, 1.7 * len(groups) + 0.5), sharex="row", squeeze=False
     )
     for row, (lr, group) in zip(grid, groups.items(), strict=True):
-        for axes, name in zip(row, names, strict=True):
+        for axes, name in zip(row, SHOWN, strict=True):
             for run in group:
                 k = int(run.config.regularizer != "none")
                 frame = measured(run, name)
@@ -90,10 +88,7 @@ def along_training(
 
 
 @styled
-def beside(
-    runs: Sequence[Any],
-    names: Sequence[str] = ("test_accuracy", "sharpness", "jacobian_norm_sq", "impurity_mean"),
-) -> Figure:
+def beside(runs: Sequence[Any]) -> Figure:
     """A panel for each quantity, against the step: for each regularizer a line through the means
     over seeds, with their range shaded; a colour for each method, a line style for each of its
     strengths.  Sharpness with 2/η, dotted."""
@@ -107,8 +102,8 @@ def beside(
         for k, labels in enumerate(methods.values())
         for j, label in enumerate(labels)
     }
-    figure, grid = plt.subplots(2, (len(names) + 1) // 2, figsize=(8.4, 6.0), sharex=True)
-    for axes, name in zip(grid.flat, names, strict=True):
+    figure, grid = plt.subplots(2, 2, figsize=(8.4, 6.0), sharex=True)
+    for axes, name in zip(grid.flat, SHOWN, strict=True):
         for label, members in groups.items():
             columns = {
                 k: measured(run, name).set_index("step")[name] for k, run in enumerate(members)
