@@ -7,6 +7,7 @@ claim that rests on runs is evaluated but "not judged".
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,8 @@ import pandas as pd
 
 from ijrlib import experiments, store
 from ijrlib.claim_table import CLAIMS, Claim
-from ijrlib.criteria import NotMeasured
+from ijrlib.criteria import Measurement, NotMeasured
+from ijrlib.readings import READINGS
 from ijrlib.store import Run
 
 __all__ = ["CLAIMS", "VERDICTS", "Claim", "Verdict", "evaluate", "figures", "judge", "scoreboard"]
@@ -50,16 +52,24 @@ VERDICTS = (
     "not judged",
     "not run",
 )
+TURNED = "another reading turns it"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One claim, what was measured ("" where nothing was), the verdict, and a remark on it."""
+    """One claim, what was measured ("" where nothing was), the verdict, a remark on it, and what
+    its other readings give (:mod:`ijrlib.readings`): their words, and whether the claim holds."""
 
     claim: Claim
     measured: str
     verdict: str
     note: str = ""
+    readings: tuple[tuple[str, Measurement], ...] = ()
+
+    @property
+    def turned(self) -> bool:
+        """Whether another reading gives the opposite verdict."""
+        return any(found.holds == (self.verdict == "not reproduced") for _, found in self.readings)
 
 
 def figures() -> list[str]:
@@ -110,7 +120,17 @@ def judge(claim: Claim, runs: Sequence[Run], scale: str) -> Verdict:
         note = _divergence(runs)
     if not measurement.holds and verdict != "not judged":
         verdict = "not reproduced"
-    return Verdict(claim, measurement.value, verdict, note)
+    readings = () if verdict == "not judged" else _otherwise(claim, runs)
+    return Verdict(claim, measurement.value, verdict, note, readings)
+
+
+def _otherwise(claim: Claim, runs: Sequence[Run]) -> tuple[tuple[str, Measurement], ...]:
+    """What the claim's other readings give; one that the runs cannot decide is left out."""
+    found = []
+    for reading in READINGS.get(claim.id, ()):
+        with suppress(NotMeasured):
+            found.append((reading.words, reading.measure(runs)))
+    return tuple(found)
 
 
 def scoreboard(scale: str = "laptop", runs_dir: str | Path | None = None) -> pd.DataFrame:
@@ -122,7 +142,7 @@ def scoreboard(scale: str = "laptop", runs_dir: str | Path | None = None) -> pd.
 
     Returns:
         A row for each claim: figure, part, id, statement, printed, measured, verdict, criterion,
-        reason, note.
+        reason, note, reading (``TURNED`` where another reading would give the opposite verdict).
     """
     table = []
     for figure in figures():
@@ -142,6 +162,7 @@ def scoreboard(scale: str = "laptop", runs_dir: str | Path | None = None) -> pd.
                     "criterion": claim.criterion,
                     "reason": claim.reason,
                     "note": note,
+                    "reading": TURNED if verdict.turned else "",
                 }
             )
     return pd.DataFrame(table)

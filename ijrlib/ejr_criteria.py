@@ -138,6 +138,8 @@ def of_cell(runs: Sequence[Run], cell: Cell) -> list[Run]:
 def improvement(runs: Sequence[Run], cell: Cell) -> Measurement:
     """Test accuracy of a cell's two arms."""
     found = compare(of_cell(runs, cell), cell.regularizer)
+    if len(found.baseline) == 1 and abs(found.gain) <= 2 * found.error:
+        raise NotMeasured(f"one seed, and {found.gain:+.1f} points are within two standard errors")
     return Measurement(str(found), found.improves)
 
 
@@ -327,19 +329,21 @@ def overfits_less(runs: Sequence[Run], network: str) -> Measurement:
 
 
 def falls_back_less(runs: Sequence[Run]) -> Measurement:
-    """Best accuracy between two decays minus that at their end, in both arms; means over seeds."""
+    """Best accuracy between two decays minus that at their end, and the loss there minus the least
+    between them, in both arms; means over seeds."""
     texts, holds = [], []
     for network in NETWORKS:
         if network == "SimpleCNN":
             continue
         chosen, regularizer = _arms(runs, network)
-        drops = [
-            np.mean([_drops(run) for run in _by_seed(chosen, arm).values()], axis=0)
-            for arm in ({}, regularizer)
-        ]
-        holds.append(bool((drops[1] < drops[0]).all()))
-        falls = ", ".join(f"{a:.1f} and {b:.1f}" for a, b in zip(*drops, strict=True))
-        texts.append(f"{network}: falls of {falls} points without and with EJR")
+        for name, what in (("test_accuracy", "accuracy falls by"), ("test_loss", "loss rises by")):
+            losses = [
+                np.mean([_lost(run, name) for run in _by_seed(chosen, arm).values()], axis=0)
+                for arm in ({}, regularizer)
+            ]
+            holds.append(bool((losses[1] < losses[0]).all()))
+            pairs = ", ".join(f"{a:.2g} and {b:.2g}" for a, b in zip(*losses, strict=True))
+            texts.append(f"{network}: {what} {pairs} without and with EJR")
     return Measurement("; ".join(texts), all(holds))
 
 
@@ -376,12 +380,14 @@ def _arms(runs: Sequence[Run], network: str) -> tuple[list[Run], dict[str, Any]]
     return chosen, dict(zip(REGULARIZER, kinds[0], strict=True))
 
 
-def _drops(run: Run) -> list[float]:
-    """The fall of the test accuracy in each interval after a decay, in points."""
-    frame = rows(run, "test_accuracy").set_index("step")["test_accuracy"]
+def _lost(run: Run, name: str) -> list[float]:
+    """What is lost in each interval after a decay, from the best value to the last: of the test
+    accuracy, in points, or of the test loss."""
+    frame = rows(run, name).set_index("step")[name]
+    values = 100 * frame if name == "test_accuracy" else -frame
     steps = run.config.steps
     return [
-        100 * float(part.max() - part.iloc[-1])
+        float(part.max() - part.iloc[-1])
         for start, stop in pairwise((*DECAY_AT, 1.0))
-        for part in [frame.loc[(frame.index > start * steps) & (frame.index <= stop * steps)]]
+        for part in [values.loc[(values.index > start * steps) & (values.index <= stop * steps)]]
     ]

@@ -52,7 +52,7 @@ AHEAD = 10
 def path_onset(runs: Sequence[Run]) -> Measurement:
     """Median cosine of consecutive steps before and after ‖H‖ first reaches 2/η."""
     run = first(runs)
-    cosines, onset = _path(run)
+    cosines, onset = path(run)
     before, after = np.median(cosines[:onset]), np.median(cosines[onset:])
     return Measurement(
         f"median cosine {before:.2f} before step {onset}, {after:.2f} after it",
@@ -60,11 +60,11 @@ def path_onset(runs: Sequence[Run]) -> Measurement:
     )
 
 
-def path_orthogonal(runs: Sequence[Run]) -> Measurement:
-    """Median |cos| of a step with the displacement of the next ten, after the onset."""
+def path_orthogonal(runs: Sequence[Run], ahead: int = AHEAD) -> Measurement:
+    """Median |cos| of a step with the displacement of the next ``ahead``, after the onset."""
     run = first(runs)
-    _, onset = _path(run)
-    along = np.abs(embedding.direction_cosines(array(run, "trajectory_gram"), AHEAD)[onset:])
+    _, onset = path(run)
+    along = np.abs(embedding.direction_cosines(array(run, "trajectory_gram"), ahead)[onset:])
     return Measurement(
         f"median |cos| {np.median(along):.2f} after step {onset}", np.median(along) <= ORTHOGONAL
     )
@@ -87,8 +87,8 @@ def path_like_figure_4(runs: Sequence[Run]) -> Measurement:
     return Measurement(f"{one.value}; {two.value}", one.holds and two.holds)
 
 
-def _path(run: Run) -> tuple[np.ndarray, int]:
-    """Cosines of consecutive steps, and the onset among them."""
+def path(run: Run) -> tuple[np.ndarray, int]:
+    """Cosines of consecutive steps of a recorded path, and the onset among them."""
     gram = array(run, "trajectory_gram")
     if not phases.reaches_threshold(run):
         raise NotMeasured(f"{run.config.name}: ‖H‖ never reaches 2/η")
@@ -168,13 +168,15 @@ def phase_2(runs: Sequence[Run]) -> Measurement:
     )
 
 
-def phase_3(runs: Sequence[Run]) -> Measurement:
-    """Slope of log‖⟨J⟩‖² after the peak of ⟨λ^(1)⟩, and in its two halves."""
+def phase_3(runs: Sequence[Run], stop: int | None = None) -> Measurement:
+    """Slope of log‖⟨J⟩‖² from the peak of ⟨λ^(1)⟩ to ``stop``, by default the end, and in its two
+    halves."""
     run = first(runs)
-    _, two, three = _slopes(run)
-    start = phases.peak(run)
-    middle = (start + run.config.steps) // 2
-    halves = _slope(run, start, middle), _slope(run, middle, run.config.steps)
+    stop = stop or run.config.steps
+    start, (onset, _) = phases.peak(run), phases.active_period(run)
+    middle = (start + stop) // 2
+    two, three = _slope(run, onset, start), _slope(run, start, stop)
+    halves = _slope(run, start, middle), _slope(run, middle, stop)
     return Measurement(
         f"{_percent(three)} a step after the peak, {_percent(two)} before it; "
         f"{_percent(halves[0])} and {_percent(halves[1])} in its halves",
@@ -239,7 +241,7 @@ def ordered_plateaus(
     runs: Sequence[Run], name: str, by: str, rising: bool, **fields: object
 ) -> Measurement:
     """Whether the plateaus of a column are ordered by a field of the configuration, every run of
-    one value below every run of the next: a gap beyond the spread over seeds.
+    one value below every run of the next.
 
     Args:
         by: "lr", "batch_size" (None, the full batch, is the largest) or another number.
@@ -296,6 +298,8 @@ def like_full_batch(runs: Sequence[Run], batch_size: int = 512) -> Measurement:
     smallest = min(sizes, default=batch_size)
     if smallest == batch_size:
         raise NotMeasured(f"no run with mini-batches smaller than {batch_size}")
+    if min(len(of(runs, batch_size=size)) for size in (None, batch_size, smallest)) < 2:
+        raise NotMeasured("one seed only: its spread is unknown")
     texts, nearer = [], []
     for name, symbol in ((H, "‖H‖"), (ONES, "‖⟨J⟩1̂‖²")):
         full, middle, small = (
@@ -420,7 +424,7 @@ def _logs(run: Run) -> tuple[np.ndarray, np.ndarray]:
 
 
 def constant_by_batch(runs: Sequence[Run]) -> Measurement:
-    """Median ratio against the batch size: larger for a smaller one, beyond the spread."""
+    """Median ratio against the batch size: larger for a smaller one."""
     return ordered(_each(runs), "batch_size", False, lambda run: float(np.median(ratio(run))))
 
 

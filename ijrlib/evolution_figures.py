@@ -118,12 +118,8 @@ def three_phases(run: Any) -> Figure:
         (impurity, "impurity_mean"),
     ):
         axes.set_ylabel(QUANTITIES[name].label)
-    for axes, name, text in ((losses, "loss", "mean loss"), (accuracies, "accuracy", "accuracy")):
-        for part, color in (("train", BLUE), ("test", VERMILION)):
-            frame = measured(run, f"{part}_{name}")
-            axes.plot(frame["step"], frame[f"{part}_{name}"], color=color, label=part)
-        axes.set(ylabel=text, xlabel="step")
-        axes.legend()
+    train_and_test(losses, run, "loss", "mean loss")
+    train_and_test(accuracies, run, "accuracy", "accuracy")
     losses.set_yscale("log")
     empty.remove()
     impurity.tick_params(labelbottom=True)
@@ -132,6 +128,23 @@ def three_phases(run: Any) -> Figure:
     for axes in (sharpness, jacobian, impurity, losses, accuracies):
         mark_phases(axes, (0, first, last, run.config.steps))
     return figure
+
+
+@styled
+def accuracy(run: Any) -> Figure:
+    """Accuracy on the training set and the test set against the step."""
+    figure, axes = plt.subplots(figsize=(4.6, 2.6))
+    train_and_test(axes, run, "accuracy", "accuracy")
+    return figure
+
+
+def train_and_test(axes: Axes, run: Any, name: str, label: str) -> None:
+    """The columns train_<name> and test_<name> against the step."""
+    for part, color, line in (("train", BLUE, "-"), ("test", VERMILION, "--")):
+        frame = measured(run, f"{part}_{name}")
+        axes.plot(frame["step"], frame[f"{part}_{name}"], color=color, linestyle=line, label=part)
+    axes.set(ylabel=label, xlabel="step")
+    axes.legend()
 
 
 def mark_phases(axes: Axes, ends: Sequence[int]) -> None:
@@ -168,8 +181,7 @@ def evolution(runs: Sequence[Any], by: str, jacobian: str = "jacobian_norm_sq") 
             frame = measured(run, name)
             axes.plot(frame["step"], frame[name], color=color, alpha=0.2, linewidth=0.6)
             if first:
-                width = max(1, len(frame) // 20)
-                smooth = frame[name].rolling(width, center=True, min_periods=1).median()
+                smooth = running_median(frame[name].to_numpy())
                 axes.plot(
                     frame["step"], smooth, color=color, linestyle=line, label=setting(run, by)
                 )
@@ -177,18 +189,26 @@ def evolution(runs: Sequence[Any], by: str, jacobian: str = "jacobian_norm_sq") 
             for axes, name in zip(panels[:2], names, strict=False):
                 level = plateau(run, name)
                 axes.plot(phases.active_period(run), (level, level), color=color, linewidth=2.5)
+    for lr in values_of(runs, "lr"):
+        color = COLORS[keys.index(lr)] if by == "lr" else GREY
+        panels[0].axhline(2 / lr, color=color, linewidth=0.8, linestyle=(0, (1, 3)))
     for axes, name in zip(panels, names, strict=True):
         axes.set(xlabel="step", ylabel=QUANTITIES[name].label)
         if axes is panels[1]:
             axes.set_yscale("log")
         else:
             axes.set_ylim(bottom=0)
-    for lr in values_of(runs, "lr"):
-        color = COLORS[keys.index(lr)] if by == "lr" else GREY
-        panels[0].axhline(2 / lr, color=color, linewidth=0.8, linestyle=(0, (1, 3)))
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles[::-1], labels[::-1], loc="outside lower center", ncols=len(keys))
     return figure
+
+
+def running_median(values: np.ndarray) -> np.ndarray:
+    """Median over a twentieth of the values around each; over as many fewer at the ends as keep it
+    in the middle, so that the first and the last value are their own."""
+    last, half = len(values) - 1, len(values) // 40
+    widths = np.minimum(half, np.minimum(np.arange(last + 1), last - np.arange(last + 1)))
+    return np.array([np.median(values[i - k : i + k + 1]) for i, k in enumerate(widths)])
 
 
 @styled

@@ -20,8 +20,9 @@ import pandas as pd
 from ijrlib import benchmarks as _benchmarks
 from ijrlib import claims as _claims
 from ijrlib import experiments, store
-from ijrlib.config import DECAY_AT, RunConfig
+from ijrlib.config import DECAY_AT, RunConfig, Window
 from ijrlib.conventions import SHARES
+from ijrlib.criteria import Measurement
 from ijrlib.store import Run
 
 BADGES = {  # verdict: (sign, background of its badge); white text on each has a contrast above 4.5
@@ -51,14 +52,14 @@ class Block:
 
 def claims(figure: str, runs: Sequence[Run], scale: str) -> Block:
     """Table of a figure's claims: the paper's statement, the criterion and its reason, what was
-    measured, the verdict."""
+    measured, with what other readings of the claim give, and the verdict."""
     verdicts = _claims.evaluate(figure, runs, scale)
     rows = [
         (
             _claim(v.claim.statement, v.claim.printed, v.claim.id),
             f"{_text(v.claim.criterion)}{_small(v.claim.reason)}",
-            _text(v.measured) or "–",
-            _badge(v.verdict) + _small(v.note),
+            (_text(v.measured) or "–") + "".join(map(_reading, v.readings)),
+            _badge(v.verdict) + _small(v.note) + _small(_claims.TURNED if v.turned else ""),
         )
         for v in verdicts
     ]
@@ -101,7 +102,7 @@ def scoreboard(frame: pd.DataFrame) -> Block:
     verdicts = [v for v in _claims.VERDICTS if v in counts]
     summary = [(_badge(v), str(counts[v])) for v in verdicts]
     parts = [_table(("verdict", "claims"), [*summary, ("all", str(len(frame)))])]
-    choices = {"part": _parts(frame), "verdict": verdicts}
+    choices = {"part": _parts(frame), "verdict": verdicts, "reading": [_claims.TURNED]}
     parts.append(_filters(choices, len(frame)))
     header = ("claim", "measured", "verdict")
     for figure, group in frame.groupby("figure", sort=False):
@@ -110,13 +111,11 @@ def scoreboard(frame: pd.DataFrame) -> Block:
                 f'<span title="{_text(row["criterion"])}">'
                 f"{_claim(row['statement'], row['printed'], row['id'])}</span>",
                 _text(row["measured"]) or "–",
-                _badge(row["verdict"]) + _small(row["note"]),
+                _badge(row["verdict"]) + _small(row["note"]) + _small(row["reading"]),
             )
             for row in group.to_dict("records")
         ]
-        told = [
-            {"part": row["part"], "verdict": row["verdict"]} for row in group.to_dict("records")
-        ]
+        told = [{name: row[name] for name in choices} for row in group.to_dict("records")]
         table = _table(header, rows, told)
         parts.append(f"<div data-claims><h3>{_linked(str(figure))}</h3>{table}</div>")
     text = "\n".join(f"{v}: {counts[v]}" for v in verdicts)
@@ -341,10 +340,24 @@ def _schedule(config: RunConfig) -> str:
 
 
 def _measured_on(config: RunConfig) -> str:
-    """The examples that the curvature is of."""
-    if any(name == "shares" for name, _ in config.measures):
-        return f"shares of them: {', '.join(f'{share:.0%}' for share in SHARES)}"
-    return f"{config.probe:,} examples"
+    """The examples that the curvature is of, and how often it is taken."""
+    measures = dict(config.measures)
+    if "shares" in measures:
+        return f"shares of them: {', '.join(f'{share:.0%}' for share in SHARES)}" + _how_often(
+            config, measures["shares"]
+        )
+    return f"{config.probe:,} examples" + _how_often(config, measures.get("curvature", ()))
+
+
+def _how_often(config: RunConfig, windows: Sequence[Window]) -> str:
+    """Such as ", every 5 steps", with the bounds of windows that are not the whole run."""
+    parts = []
+    for start, stop, step in windows:
+        last = min(stop - 1, config.steps)
+        whole = start == 0 and last == config.steps
+        bounds = "" if whole else f" from {start:,} to {last:,}"
+        parts.append(f"every {step:,} steps{bounds}" if step > 1 else f"at every step{bounds}")
+    return f", {' and '.join(parts)}" if parts else ""
 
 
 def _run_row(run: Run) -> tuple[str, ...]:
@@ -413,6 +426,11 @@ def _heading(figure: str) -> str:
 def _badge(verdict: str) -> str:
     sign, color = BADGES[verdict]
     return f'<span style="background:{color};{BADGE}">{sign} {_text(verdict)}</span>'
+
+
+def _reading(reading: tuple[str, Measurement]) -> str:
+    words, found = reading
+    return _small(f"Read otherwise, {words}: {found.value}. {'Holds' if found.holds else 'Fails'}.")
 
 
 def _small(note: object) -> str:

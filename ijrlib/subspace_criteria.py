@@ -119,20 +119,16 @@ MOST_NEGATIVE = 3
 PAPER_STEPS_28 = (500, 1000, 1500, 2000, 3000, 4000)
 LEAST_EXAMPLES = 20
 RANDOM_FACTOR = 3
-SEPARATED = 0.9
 
 
 def clusters(runs: Sequence[Run]) -> Measurement:
     """Mean cosine of two different examples of one class, against two of two classes."""
     run = first(runs)
-    products, step = at_stage(run, "resultant_products")
-    counts, _ = at_stage(run, "class_counts")
+    products, counts, step = _directions(run)
     several = np.flatnonzero(counts >= 2)
     if len(several) < 2:
         raise NotMeasured(f"{run.config.name}: fewer than two classes with two examples")
-    within = {
-        i: (counts[i] * products[i, i] - 1) / (counts[i] - 1) for i in several
-    }  # without each example's cosine with itself
+    within = {i: _within(products, counts, i) for i in several}
     pairs = list(combinations(several, 2))
     apart = [min(within[i], within[j]) > products[i, j] for i, j in pairs]
     between = [products[i, j] for i, j in pairs]
@@ -142,6 +138,17 @@ def clusters(runs: Sequence[Run]) -> Measurement:
         f"{len(pairs)} pairs at step {step}",
         all(apart),
     )
+
+
+def _directions(run: Run) -> tuple[np.ndarray, np.ndarray, int]:
+    """Inner products of the mean directions of the D_i, their |D_i|, and our step."""
+    products, step = at_stage(run, "resultant_products")
+    return products, at_stage(run, "class_counts")[0], step
+
+
+def _within(products: np.ndarray, counts: np.ndarray, i: int) -> float:
+    """Mean cosine of two different examples of D_i: without each example's with itself."""
+    return float((counts[i] * products[i, i] - 1) / (counts[i] - 1))
 
 
 def resultant_lengths(run: Run) -> np.ndarray:
@@ -217,8 +224,9 @@ def means_orthogonal_throughout(runs: Sequence[Run]) -> Measurement:
     )
 
 
-def concentrated(runs: Sequence[Run]) -> Measurement:
-    """ρ·√|D_i| of every class with enough examples at every measured step, the least."""
+def concentrated(runs: Sequence[Run], factor: float = RANDOM_FACTOR) -> Measurement:
+    """ρ·√|D_i| of every class with enough examples at every measured step, the least, against a
+    factor."""
     run = first(runs)
     counts = array(run, "class_counts").astype(float)
     lengths = resultant_lengths(run)
@@ -228,33 +236,24 @@ def concentrated(runs: Sequence[Run]) -> Measurement:
     least = float((lengths * np.sqrt(counts))[enough].min())
     return Measurement(
         f"ρ at least {least:.1f}/√|D_i|; {enough.sum()} classes over {len(counts)} steps",
-        least >= RANDOM_FACTOR,
+        least >= factor,
     )
 
 
-def own_side(run: Run, pair: int) -> float:
-    """Share of the examples of both classes of ``PAIRS[pair]`` whose m_x has a larger projection on
-    the mean of their own class than on the other's."""
-    one, other = PAIRS[pair]
-    coordinates, _ = at_stage(run, "plane_coordinates")
-    cosines, _ = at_stage(run, "class_mean_cosines")
-    classes, _ = at_stage(run, "probable_class")
-    cosine = cosines[one, other]
-    points = coordinates[pair]
-    arrow = np.array([cosine, np.sqrt(1 - cosine**2)])
-    lead = points[:, 0] - points @ arrow  # of the first class's mean
-    right = np.concatenate([lead[classes == one] > 0, lead[classes == other] < 0])
-    if not np.isfinite(cosine) or not len(right):
-        raise NotMeasured(f"{run.config.name}: {CIFAR10[one]} or {CIFAR10[other]} is empty")
-    return float(right.mean())
-
-
 def pairs_separate(runs: Sequence[Run]) -> Measurement:
-    """:func:`own_side` of the four pairs of Figure 30."""
-    run = first(runs)
-    shares = {pair: own_side(run, k) for k, pair in enumerate(PAIRS) if k}
-    text = ", ".join(f"{CIFAR10[a]}–{CIFAR10[b]} {share:.0%}" for (a, b), share in shares.items())
-    return Measurement(text, min(shares.values()) > SEPARATED)
+    """Mean cosine of two different examples within either class of the four pairs of Figure 30,
+    against that of two of both."""
+    products, counts, _ = _directions(first(runs))
+    texts, apart = [], []
+    for one, other in PAIRS[1:]:
+        names = f"{CIFAR10[one]}–{CIFAR10[other]}"
+        lacking = [CIFAR10[i] for i in (one, other) if not counts[i] >= 2]
+        if lacking:
+            raise NotMeasured(f"{names}: fewer than two examples of {' and '.join(lacking)}")
+        within = min(_within(products, counts, i) for i in (one, other))
+        texts.append(f"{names} {_signed(within)} and {_signed(products[one, other])}")
+        apart.append(within > products[one, other])
+    return Measurement(f"within (the smaller) and between: {', '.join(texts)}", all(apart))
 
 
 # -- Figures 10, 11 and 31: alignment --------------------------------------------------------------
@@ -310,9 +309,13 @@ def both_in_subspace(runs: Sequence[Run]) -> Measurement:
     return Measurement(f"g: {one.value}; r: {two.value}", one.holds and two.holds)
 
 
-def between_classes(runs: Sequence[Run]) -> Measurement:
-    """Norm of the between-class term over ‖G‖, the median over the steps that have both."""
+def between_classes(runs: Sequence[Run], start: int = 0, stop: float = float("inf")) -> Measurement:
+    """Norm of the between-class term over ‖G‖, the median over the steps from ``start`` to ``stop``
+    that have both."""
     frame = rows(first(runs), "between_class_norm", "gauss_newton_norm")
+    frame = frame.loc[(frame["step"] >= start) & (frame["step"] <= stop)]
+    if frame.empty:
+        raise NotMeasured(f"{first(runs).config.name}: no such step from {start} to {stop}")
     share = frame["between_class_norm"] / frame["gauss_newton_norm"]
     return Measurement(
         f"median {share.median():.2f} over {len(frame)} steps, from {share.min():.2f} to "

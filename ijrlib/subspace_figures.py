@@ -173,7 +173,7 @@ def class_mean_cosines(run: Any, paper_steps: Sequence[int] = (1000,)) -> Figure
 @styled
 def mean_resultant_lengths(run: Any) -> Figure:
     """ρ of each D_i against the step (Figure 29), a curve a class; a gap where D_i is empty.
-    Dashed: 1/√|D_i| of random directions, for the mean |D_i|."""
+    Dotted: 1/√|D_i| of random directions, for the mean |D_i|."""
     lengths, counts = resultant_lengths(run), array(run, "class_counts")
     steps = np.asarray(run.arrays["resultant_products.steps"])
     figure, axes = plt.subplots(figsize=(7.2, 3.6))
@@ -198,13 +198,14 @@ def alignment(run: Any) -> Figure:
     """Left, |cos(g_D, r)| with the 1/√m of random vectors dashed; middle, cos(−g_x, Jq^(1)): mean
     and 25–75% band over the examples, and the median over those classified right; right, AS of g_D
     and of r in the span of the class means, hollow where some D_i is empty."""
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(8.4, 3.0))
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(8.4, 3.6))
+    below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2)}
     frame = measured(run, "gradient_alignment")
     left.plot(frame["step"], frame["gradient_alignment"], color=BLUE, linewidth=0.9)
     random = float(run.provenance["parameters"]) ** -0.5
     left.axhline(random, color=GREY, linestyle="--", linewidth=1.1, label=r"random: $1/\sqrt{m}$")
     left.set(xlabel="step", ylabel=r"$|\cos(g_D, r)|$", yscale="log")
-    left.legend(loc="lower right")
+    left.legend(**below)
 
     names = ("descent_cosine_mean", "descent_cosine_q25", "descent_cosine_q75")
     frame = measured(run, *names)
@@ -219,7 +220,7 @@ def alignment(run: Any) -> Figure:
         label="classified right, median",
     )  # fmt: skip
     middle.set(xlabel="step", ylabel=r"$\cos(-g_x, J q^{(1)})$", ylim=(-1.05, 1.05))
-    middle.legend(loc="lower right", fontsize=7.5)
+    middle.legend(**below)
 
     for name, label, color, marker in (
         ("subspace_alignment_gradient", r"$g_D$", BLUE, "o"),
@@ -231,8 +232,8 @@ def alignment(run: Any) -> Figure:
         dots = {"color": color, "marker": marker, "markersize": 3.5, "linestyle": "none"}
         right.plot(frame["step"][full], frame[name][full], label=label, **dots)
         right.plot(frame["step"][~full], frame[name][~full], markerfacecolor="white", **dots)
-    right.set(xlabel="step", ylabel="alignment AS with the class means", ylim=(0, 1.05))
-    right.legend(loc="lower right")
+    right.set(xlabel="step", ylabel="AS in the class means", ylim=(0, 1.05))
+    right.legend(**below)
     return figure
 
 

@@ -246,8 +246,9 @@ def arm_run(
     fall: float = 0.0,
     **fields,
 ) -> Run:
-    """A run of a comparison: test accuracy and loss are constant but for a fall of the accuracy by
-    ``fall`` to the end of each interval between decays; ``fitted`` is the training accuracy."""
+    """A run of a comparison: test accuracy and loss are constant but for a fall of the accuracy and
+    a rise of the loss by ``fall`` to the end of each interval between decays; ``fitted`` is the
+    training accuracy."""
     config = RunConfig(
         dataset="digits",
         examples=1000,
@@ -264,7 +265,8 @@ def arm_run(
     )
     step = np.linspace(0, config.steps, 21).astype(int)
     ends = np.isin(np.arange(21), (12, 16, 20))
-    series = pd.DataFrame({"step": step, "train_accuracy": fitted, "test_loss": loss})
+    series = pd.DataFrame({"step": step, "train_accuracy": fitted})
+    series["test_loss"] = loss + fall * ends
     series["test_accuracy"] = accuracy - fall * ends
     return Run(config, series, {}, dict(PROVENANCE))
 

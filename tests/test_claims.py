@@ -218,7 +218,11 @@ def by_inverse_size(batch, seed):
 
 def full_and_mini(middle: float) -> list[Run]:
     sizes = {None: 1.0, 512: middle, 32: 0.2}
-    return [scaled(scaled(phase_run(batch_size=b), H, s), ONES, s) for b, s in sizes.items()]
+    return [
+        scaled(scaled(phase_run(batch_size=b, seed=seed), H, s), ONES, s)
+        for b, s in sizes.items()
+        for seed in (0, 1)
+    ]
 
 
 VGG = {"network": "vgg"}
@@ -292,7 +296,7 @@ CASES |= {
         changed("class_mean_cosines", np.repeat(np.eye(10)[None], 41, axis=0)),
     ),
     "fig29-concentrated": (PHASES, entries("resultant_products", put(8, 8, 0.1))),
-    "fig30-pairs": (PHASES, entries("plane_coordinates", put(2, slice(1, 200, 10), 1, 2.0))),
+    "fig30-pairs": (PHASES, entries("resultant_products", put(0, 8, 0.5))),
     "fig10-gradient-top-eigenvector": (PHASES, changed("gradient_alignment", 0.1)),
     "fig10-example-gradient": (PHASES, changed("descent_cosine_correct", 0.8)),
     "fig10-subspace-gradient": (PHASES, changed("subspace_alignment_gradient", 0.6)),
@@ -804,6 +808,14 @@ def test_at_paper_scale_there_are_the_seeds_that_a_criterion_asks_for(claim):
     if any(words in claim.criterion for words in ("over seeds", "every run of one", "every seed")):
         settings = Counter(c.replace(seed=0) for c in experiments.configs(claim.figure, "paper"))
         assert min(settings.values()) >= 2
+
+
+def test_one_seed_is_no_likeness_and_one_example_is_no_class():
+    (like,) = (c for c in claims.CLAIMS if c.id == "fig24-512-like-gd")
+    assert "one seed" in claims.judge(like, full_and_mini(0.9)[::2], "laptop").note
+    (pairs,) = (c for c in claims.CLAIMS if c.id == "fig30-pairs")
+    few = claims.judge(pairs, [entries("class_counts", put(2, 1))], "laptop")
+    assert few.verdict == "not run" and few.note == "deer–bird: fewer than two examples of bird"
 
 
 # -- the scoreboard --------------------------------------------------------------------------------

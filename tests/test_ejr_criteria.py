@@ -69,6 +69,37 @@ def test_a_single_seed_has_to_exceed_two_standard_errors_of_the_test_set():
     assert ejr_criteria.compare(runs([0.5], [0.5 + 0.021]), EJR).improves
 
 
+def test_a_single_seed_within_two_standard_errors_is_no_verdict():
+    (cell,) = (cell for cell in CELLS if cell.id == "tab1-b128-lr0.1-reg0.01")
+    for after in (0.519, 0.481):
+        with pytest.raises(
+            NotMeasured, match=r"one seed, and .*1.9 points are within two standard"
+        ):
+            ejr_criteria.improvement(runs([0.5], [after]), cell)
+    assert ejr_criteria.improvement(runs([0.5], [0.53]), cell).holds
+    assert not ejr_criteria.improvement(runs([0.5], [0.47]), cell).holds
+
+
+@pytest.mark.parametrize("name", ["test_accuracy", "test_loss"])
+def test_falling_back_is_measured_of_the_accuracy_and_of_the_loss(name):
+    v1 = {"regularizer": "ejr_v1", "rho": 2.0}
+
+    def both(fall):
+        return [
+            arm_run(network, 0.5, fall=each, **arm)
+            for network in ("wrn10_2", "wrn10_2_cifar100")
+            for each, arm in ((0.02, {}), (fall, v1))
+        ]
+
+    less, as_far = both(0.01), both(0.02)
+    assert ejr_criteria.falls_back_less(less).holds
+    mixed = [
+        dataclasses.replace(run, series=run.series.assign(**{name: other.series[name]}))
+        for run, other in zip(less, as_far, strict=True)
+    ]
+    assert not ejr_criteria.falls_back_less(mixed).holds
+
+
 def test_a_final_value_is_the_mean_over_the_last_tenth():
     run = arm_run("simple_cnn", 0.5)
     series = run.series.assign(test_accuracy=np.arange(21.0))

@@ -31,6 +31,7 @@ FIGURES = {
     "shares": evolution_figures.shares([RUN]),
     "norms": evolution_figures.norms(RUN, until=100, every=10),
     "layer_norms": evolution_figures.layer_norms(RUN),
+    "accuracy": evolution_figures.accuracy(RUN),
     "relation": evolution_figures.relation(LRS),
     "relation, squared loss": evolution_figures.relation([SQUARED]),
     "constants": evolution_figures.constants(LRS),
@@ -116,6 +117,26 @@ def test_shares_are_drawn_in_units_of_the_threshold_and_as_parts_of_the_whole():
     assert not any(onset_line(x) for axes in never.axes for x in axes.get_lines())
 
 
+def test_a_running_median_has_as_many_values_on_both_sides_and_ends_at_the_ends():
+    values = np.random.default_rng(0).normal(size=203)
+    smooth = evolution_figures.running_median(values)
+    assert smooth[0] == values[0] and smooth[-1] == values[-1]
+    assert smooth[1] == sorted(values[:3])[1] and smooth[-2] == sorted(values[-3:])[1]
+    for i in (5, 100, 197):
+        assert smooth[i] == sorted(values[i - 5 : i + 6])[5]
+
+
+def test_a_comparison_shows_the_threshold_of_each_learning_rate_though_none_comes_near_it():
+    low = [dataclasses.replace(run, series=run.series.copy()) for run in LRS]
+    for run in low:
+        run.series["sharpness"] /= 100
+    axes = evolution_figures.evolution(low, "lr").axes[0]
+    drawn = [set(points(x)[1]) for x in axes.get_lines()]
+    for run in low:
+        assert {2 / run.config.lr} in drawn
+        assert axes.get_ylim()[1] > 2 / run.config.lr
+
+
 def test_a_comparison_has_a_bar_over_phase_2_at_the_median_that_the_claims_compare():
     sharpness, jacobian, impurity = FIGURES["evolution"].axes
     for axes, name in ((sharpness, "sharpness"), (jacobian, "jacobian_norm_sq")):
@@ -129,6 +150,14 @@ def test_a_comparison_has_a_bar_over_phase_2_at_the_median_that_the_claims_compa
     early.series["impurity_mean"] = 1.0 / (early.series["step"] + 1)
     without = evolution_figures.evolution([early], "lr").axes[0]
     assert not any(x.get_linewidth() == 2.5 for x in without.get_lines())
+
+
+def test_accuracies_are_those_of_training_and_test():
+    (axes,) = FIGURES["accuracy"].axes
+    for drawn, name in zip(axes.get_lines(), ("train", "test"), strict=True):
+        assert drawn.get_label() == name
+        frame = RUN.series[["step", f"{name}_accuracy"]].dropna()
+        np.testing.assert_array_equal(np.transpose(points(drawn)), frame.to_numpy())
 
 
 def test_norms_are_drawn_up_to_a_step_and_every_so_many():

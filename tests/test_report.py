@@ -166,7 +166,20 @@ def test_what_the_curvature_is_of_is_told():
     measures = {"shares": ((0, 3, 1),)}
     shares = SGD.config.replace(batch_size=None, measures=measures)
     text = text_of(report.provenance("shares", [dataclasses.replace(SGD, config=shares)], "laptop"))
-    assert "curvature on shares of them: 5%, 25%, 100%" in text
+    assert "curvature on shares of them: 5%, 25%, 100%, at every step from 0 to 2" in text
+
+
+def test_how_often_curvature_is_measured_is_told():
+    def told(*windows):
+        config = SGD.config.replace(steps=40, measures={"curvature": windows})
+        run = dataclasses.replace(SGD, config=config)
+        return text_of(report.provenance("fig03", [run], "laptop"))
+
+    on = f"curvature on {SGD.config.probe:,} examples"
+    assert f"{on}, every 5 steps {SGD.provenance['data']['source']}" in told((0, 41, 5))
+    assert f"{on}, at every step {SGD.provenance['data']['source']}" in told((0, 41, 1))
+    two = told((0, 11, 1), (20, 41, 4))
+    assert f"{on}, at every step from 0 to 10 and every 4 steps from 20 to 40" in two
 
 
 def test_what_is_not_plain_sgd_with_one_learning_rate_is_told():

@@ -1,0 +1,303 @@
+"""Other readings of claims: what a criterion would have said with another reasonable choice.
+
+The criteria of :mod:`ijrlib.claim_table` were written down before their runs.  These were added on
+2026-11-29, after them, when a review asked which verdicts hang on a window, a rule or a unit that
+could have been chosen otherwise.  They change no verdict; they are shown beside it, and the
+scoreboard marks those that a reading would turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import pandas as pd
+
+from ijrlib import companion_criteria as b
+from ijrlib import criteria as c
+from ijrlib import embedding, phases
+from ijrlib import evolution_criteria as e
+from ijrlib import sharpest_criteria as d
+from ijrlib import subspace_criteria as s
+from ijrlib.claim_table import of_first, on
+from ijrlib.criteria import Measurement, NotMeasured
+from ijrlib.store import Run
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Another reading of a claim.
+
+    Attributes:
+        words: what is read otherwise.
+        measure: runs → :class:`~ijrlib.criteria.Measurement`, by the criterion so read.
+    """
+
+    words: str
+    measure: Callable[[Sequence[Run]], Measurement]
+
+
+# -- Figures 4 and 26: the path --------------------------------------------------------------------
+
+
+def fitted_at(run: Run) -> int:
+    """The first measured step at which every training example is classified right, or the last."""
+    accuracy = phases.column(run, "train_accuracy")
+    full = accuracy.index[accuracy >= 1]
+    return int(full[0]) if len(full) else run.config.steps
+
+
+def orthogonal_to_chord(runs: Sequence[Run]) -> Measurement:
+    """Median |cos| of a step with the chord of the path from ten steps before it to ten after
+    it."""
+    run = c.first(runs)
+    _, onset = e.path(run)
+    gram = c.array(run, "trajectory_gram")
+    t = np.arange(onset, len(gram) - e.AHEAD - 1)
+    step, chord = (t + 1, t), (t + 1 + e.AHEAD, t - e.AHEAD)
+    squares = _product(gram, step, step) * _product(gram, chord, chord)
+    median = float(np.median(np.abs(_product(gram, step, chord) / np.sqrt(squares))))
+    return Measurement(f"median |cos| {median:.2f}", median <= e.ORTHOGONAL)
+
+
+def _product(gram: np.ndarray, one: tuple, other: tuple) -> np.ndarray:
+    """Inner products of θ(a) − θ(b) with θ(c) − θ(d)."""
+    (a, b), (c, d) = one, other
+    return gram[a, c] - gram[a, d] - gram[b, c] + gram[b, d]
+
+
+def orthogonal_while_swinging(runs: Sequence[Run]) -> Measurement:
+    """:func:`~ijrlib.evolution_criteria.path_orthogonal` while consecutive steps oppose each other:
+    from the first ten steps after the onset most of which do, to the last such ten."""
+    run = c.first(runs)
+    gram = c.array(run, "trajectory_gram")
+    cosines, onset = e.path(run)
+    opposed = pd.Series(cosines < 0).rolling(e.AHEAD, center=True).mean() > 0.5
+    swings = np.flatnonzero(opposed.to_numpy() & (np.arange(len(opposed)) >= onset))
+    if not len(swings):
+        raise NotMeasured(f"{run.config.name}: no oscillation")
+    along = np.abs(embedding.direction_cosines(gram, e.AHEAD))[swings[0] : swings[-1] + 1]
+    median = float(np.median(along))
+    return Measurement(
+        f"median |cos| {median:.2f} in steps {swings[0]} to {swings[-1]}", median <= e.ORTHOGONAL
+    )
+
+
+def like_figure_4(
+    orthogonal: Callable[[Sequence[Run]], Measurement], runs: Sequence[Run]
+) -> Measurement:
+    """:func:`~ijrlib.evolution_criteria.path_onset` and another reading of the second criterion."""
+    one, two = e.path_onset(runs), orthogonal(runs)
+    return Measurement(f"{one.value}; {two.value}", one.holds and two.holds)
+
+
+# -- Figures 5, 6, 15 to 20: windows ---------------------------------------------------------------
+
+
+def phase_3_until_fitted(runs: Sequence[Run]) -> Measurement:
+    """:func:`~ijrlib.evolution_criteria.phase_3` up to the step at which all is fitted."""
+    run = c.first(runs)
+    return e.phase_3([run], stop=fitted_at(run))
+
+
+def shared_plateau(runs: Sequence[Run], name: str, **fields: object) -> Measurement:
+    """Medians over the part of phase II, in time ηt, that all the runs have in common."""
+    some = e.of(runs, **fields)
+    periods = [[run.config.lr * step for step in phases.active_period(run)] for run in some]
+    start, stop = max(a for a, _ in periods), min(z for _, z in periods)
+    if start >= stop:
+        raise NotMeasured("no time ηt is in phase II of all runs")
+
+    def level(run: Run) -> float:
+        values = phases.column(run, name)
+        at = run.config.lr * values.index
+        return float(values.loc[(at >= start) & (at <= stop)].median())
+
+    found = e.ordered(some, "lr", False, level)
+    return Measurement(f"ηt = {start:.3g} to {stop:.3g}: {found.value}", found.holds)
+
+
+def correlation_after_onset(runs: Sequence[Run]) -> Measurement:
+    """Correlation of log‖H‖ and its predictor from the beginning of phase II on, the least."""
+    found = []
+    for run in c.stored(runs):
+        frame = e.relation(run)
+        frame = frame.loc[frame["step"] >= phases.onset(run)]
+        if len(frame) < 4:
+            raise NotMeasured(f"{run.config.name}: {len(frame)} steps after the onset")
+        found.append(c.correlation(np.log(frame[c.H]), np.log(frame["predictor"])))
+    return Measurement(
+        f"r = {min(found):.2f} to {max(found):.2f}", min(found) >= c.LEAST_CORRELATION
+    )
+
+
+def constant_in_phase_2(runs: Sequence[Run]) -> Measurement:
+    """Median ratio over phase II against the batch size."""
+
+    def level(run: Run) -> float:
+        start, stop = phases.active_period(run)
+        frame = e.relation(run)
+        frame = frame.loc[(frame["step"] >= start) & (frame["step"] <= stop)]
+        return float((frame[c.H] / frame["predictor"]).median())
+
+    return e.ordered(c.stored(runs), "batch_size", False, level)
+
+
+def peak_before_largest(runs: Sequence[Run]) -> Measurement:
+    """Steps of the largest ⟨λ^(1)⟩ and of the largest ‖H‖."""
+    steps = {
+        run.config.lr: (phases.peak(run), phases.largest(phases.column(run, c.H)))
+        for run in c.stored(runs)
+    }
+    text = ", ".join(f"{a} and {z} (η = {lr:g})" for lr, (a, z) in sorted(steps.items()))
+    return Measurement(f"steps {text}", all(a < z for a, z in steps.values()))
+
+
+# -- the subspace ----------------------------------------------------------------------------------
+
+
+def between_in_phase_2(runs: Sequence[Run]) -> Measurement:
+    """:func:`~ijrlib.subspace_criteria.between_classes` within phase II."""
+    run = c.first(runs)
+    start, stop = phases.active_period(run)
+    return s.between_classes([run], start, stop)
+
+
+def above_random(runs: Sequence[Run]) -> Measurement:
+    """:func:`~ijrlib.subspace_criteria.concentrated` with the factor 1."""
+    return s.concentrated(runs, factor=1.0)
+
+
+# -- the companion papers --------------------------------------------------------------------------
+
+
+def peak_time(runs: Sequence[Run], by: str) -> Measurement:
+    """Whether the time ηt at which λ_1 is largest is ordered by η or S."""
+
+    def time(run: Run) -> float:
+        return run.config.lr * phases.largest(d.eigenvalue(run, 1))
+
+    return e.ordered(c.stored(runs), by, by != "lr", time)
+
+
+def flatter_at_one_length(runs: Sequence[Run]) -> Measurement:
+    """:func:`~ijrlib.sharpest_criteria.flatter` with the rises along e_3 and e_4 scaled, as
+    quadratic ones, to the length of the step along e_1."""
+    found = []
+    for run in c.stored(runs):
+        lengths = pd.DataFrame(c.array(run, "step_lengths"), index=run.arrays["step_lengths.steps"])
+        sharpest = d.rise(run, 1)
+        for i in (3, 4):
+            scale = (lengths[0] / lengths[i - 1]) ** 2
+            share = (scale * d.rise(run, i) / sharpest).loc[sharpest.index > 0]
+            found.append(float(share.median()))
+    return Measurement(
+        f"median share {min(found):.2g} to {max(found):.2g}", max(found) <= d.FLATTER
+    )
+
+
+def lower_throughout(runs: Sequence[Run]) -> Measurement:
+    """Share of the measured steps after the start at which λ_1 with momentum is below that without,
+    seed by seed."""
+    plain = {run.config.seed: run for run in e.of(runs, momentum=0.0)}
+    shares = [
+        float((d.eigenvalue(run, 1) < d.eigenvalue(plain[run.config.seed], 1)).iloc[1:].mean())
+        for run in c.stored(runs)
+        if run.config.momentum and run.config.seed in plain
+    ]
+    if not shares:
+        raise NotMeasured("no run with momentum")
+    return Measurement(
+        f"at {min(shares):.0%} to {max(shares):.0%} of the steps", min(shares) == 1.0
+    )
+
+
+def scale_at_largest(runs: Sequence[Run]) -> Measurement:
+    """‖γ‖ of the last batch normalization at the second measurement against the first, for the
+    largest η."""
+    some = b.normalized(runs)
+    largest = max(run.config.lr for run in some)
+    found = [
+        float(values.iloc[1] / values.iloc[0])
+        for run in some
+        if run.config.lr == largest
+        for values in [phases.column(run, "last_scale_norm")]
+        if len(values) > 1
+    ]
+    if not found:
+        raise NotMeasured("one measurement of ‖γ‖")
+    return Measurement(f"× {min(found):.3f} to {max(found):.3f}", max(found) < 1)
+
+
+def without_smallest(
+    measure: Callable[[Sequence[Run]], Measurement], runs: Sequence[Run]
+) -> Measurement:
+    """A criterion of runs with batch normalization without those of the smallest η."""
+    smallest = min(run.config.lr for run in b.normalized(runs))
+    return measure([run for run in runs if run.config.lr != smallest])
+
+
+CHORD = Reading(
+    "the way is the chord from ten steps before the step to ten after it", orthogonal_to_chord
+)
+ELEVEN = Reading("eleven steps in place of ten", partial(e.path_orthogonal, ahead=e.AHEAD + 1))
+SWINGING = Reading(
+    "only the part of the path in which most consecutive steps oppose each other",
+    orthogonal_while_swinging,
+)
+AFTER_ONSET = Reading(
+    "from the beginning of phase II on, without the common growth before it",
+    correlation_after_onset,
+)
+IN_PHASE_2 = Reading("median over phase II alone", constant_in_phase_2)
+IN_TIME = "in time ηt in place of epochs, of which runs with equal ηt have different numbers"
+
+READINGS: Mapping[str, tuple[Reading, ...]] = {
+    "fig04-orthogonal": (CHORD, ELEVEN, SWINGING),
+    "fig26-vgg": tuple(
+        Reading(reading.words, partial(on, partial(like_figure_4, reading.measure), network="vgg"))
+        for reading in (CHORD, ELEVEN, SWINGING)
+    ),
+    "fig05-phase-3": (
+        Reading("phase III ends when all training examples are fitted", phase_3_until_fitted),
+    ),
+    "fig06-lr-jacobian": (
+        Reading(
+            "over the time ηt that is in phase II of every run",
+            partial(shared_plateau, name=c.J, network="6cnn"),
+        ),
+    ),
+    **{f"fig{n}-correlation": (AFTER_ONSET,) for n in range(15, 22)},
+    "full-correlation": (Reading(AFTER_ONSET.words, partial(of_first, AFTER_ONSET.measure)),),
+    "fig18-constant-grows": (IN_PHASE_2,),
+    "fig20-constant-grows": (IN_PHASE_2,),
+    "fig21-impurity-first": (
+        Reading("⟨λ⁽¹⁾⟩ has only to begin to fall before ‖H‖ is largest", peak_before_largest),
+    ),
+    "eq32-outliers": (Reading("within phase II alone", between_in_phase_2),),
+    "fig29-concentrated": (
+        Reading("above 1/√|D_i|, which is all but certain to exceed chance", above_random),
+    ),
+    **{
+        f"{figure}-earlier-{key}": (
+            Reading(IN_TIME, partial(on, partial(peak_time, by=by), **fields)),
+        )
+        for figure, lr in (("sd04words", 1.0), ("sd21", 0.5))
+        for key, by, fields in (
+            ("lr", "lr", {"batch_size": 128}),
+            ("batch", "batch_size", {"lr": lr}),
+        )
+    },
+    "sd06-flatter": (Reading("at equal lengths along all directions", flatter_at_one_length),),
+    "sd13-momentum": (Reading("at every measured step, seed by seed", lower_throughout),),
+    "be05-scale": (Reading("of the large η alone, of which the paper speaks", scale_at_largest),),
+    "be05-h": (
+        Reading(
+            "without the smallest η",
+            partial(without_smallest, partial(b.largest_normalized, name=c.H, rising=False)),
+        ),
+    ),
+}
+"""Claim → its other readings."""

@@ -1,0 +1,235 @@
+"""Other readings of claims: each can hold, each can fail, and none changes a verdict."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from synthetic_runs import break_even_run, phase_run, sharpest_run
+
+from ijrlib import claims, criteria, evolution_criteria, phases, readings, report
+from ijrlib.store import Run
+
+RUN = phase_run()
+STEP = RUN.series["step"]
+
+
+def columns(run: Run, **values) -> Run:
+    return dataclasses.replace(run, series=run.series.assign(**values))
+
+
+def arrays(run: Run, **values) -> Run:
+    return dataclasses.replace(run, arrays={**run.arrays, **values})
+
+
+def walking(run: Run, across: float) -> Run:
+    """The path goes to and fro by ``across`` while it goes ahead by 0.5 a step."""
+    path = np.stack([0.5 * np.arange(301.0), across * (np.arange(301) % 2)], axis=1)
+    path[: phases.onset(run), 1] = 0
+    return arrays(run, trajectory_gram=path @ path.T)
+
+
+def noisy(run: Run) -> Run:
+    """The path goes ahead by 0.5 a step, and each point is off to a side of its own."""
+    side = 0.6 * np.random.default_rng(0).normal(size=(301, 12))
+    side[: phases.onset(run)] = 0
+    path = np.hstack([0.5 * np.arange(301.0)[:, None], side])
+    return arrays(run, trajectory_gram=path @ path.T)
+
+
+def seeds(runs: list[Run]) -> list[Run]:
+    return [
+        dataclasses.replace(run, config=run.config.replace(seed=seed))
+        for run in runs
+        for seed in (0, 1)
+    ]
+
+
+def batches(factors: dict[int, float]) -> list[Run]:
+    """Runs with these batch sizes, ‖H‖ over its predictor being the factor."""
+    return seeds(
+        [
+            columns(run, jacobian_ones_sq=run.series["jacobian_ones_sq"] / factor)
+            for size, factor in factors.items()
+            for run in [phase_run(batch_size=size)]
+        ]
+    )
+
+
+def jacobians(factors: dict[float, float]) -> list[Run]:
+    """Runs with these learning rates, their ‖⟨J⟩‖² times the factor."""
+    return seeds(
+        [
+            columns(run, jacobian_norm_sq=factor * RUN.series["jacobian_norm_sq"])
+            for lr, factor in factors.items()
+            for run in [phase_run(lr=lr)]
+        ]
+    )
+
+
+def shuffled(run: Run) -> Run:
+    values = run.series["jacobian_ones_sq"].to_numpy(copy=True)
+    np.random.default_rng(0).shuffle(values[phases.onset(run) :])
+    return columns(run, jacobian_ones_sq=values)
+
+
+def largest_at(step: int) -> Run:
+    return columns(RUN, sharpness=np.exp(-(((STEP - step) / 50) ** 2)))
+
+
+def peaks(by: str, at: dict[float, int], **fields) -> list[Run]:
+    return seeds([sharpest_run(**{by: value}, peak=peak, **fields) for value, peak in at.items()])
+
+
+def lengths(third: float) -> Run:
+    run = sharpest_run()
+    values = np.array(run.arrays["step_lengths"])
+    values[:, 2:4] = third * values[:, :1]
+    return arrays(run, step_lengths=values)
+
+
+def with_momentum(height: float, peak: int = 20) -> list[Run]:
+    return seeds([sharpest_run(), sharpest_run(momentum=0.9, height=height, peak=peak)])
+
+
+def normalized(lr: float, **values) -> Run:
+    return columns(break_even_run(lr, network="mlp_300_100_bn"), **values)
+
+
+STRAIGHT = arrays(RUN, trajectory_gram=np.outer(np.arange(301.0), np.arange(301.0)))
+VGG = phase_run(network="vgg")
+FIXED = np.full((10, 10), 0.005)
+NORM_RUNS = seeds([normalized(0.001, sharpness=1.0), normalized(0.01), normalized(0.1)])
+CASES = {  # claim, number of the reading: runs of which it holds, runs of which it does not
+    ("fig04-orthogonal", 0): (noisy(RUN), STRAIGHT),
+    ("fig04-orthogonal", 1): (noisy(RUN), STRAIGHT),
+    ("fig04-orthogonal", 2): (walking(RUN, 4.0), walking(RUN, 1.0)),
+    ("fig26-vgg", 0): (noisy(VGG), walking(VGG, 1.0)),
+    ("fig26-vgg", 1): (noisy(VGG), walking(VGG, 1.0)),
+    ("fig26-vgg", 2): (walking(VGG, 4.0), walking(VGG, 1.0)),
+    ("fig05-phase-3", 0): (
+        columns(RUN, train_accuracy=np.minimum(1, STEP / 350)),
+        columns(RUN, train_accuracy=(STEP >= 260).astype(float), jacobian_norm_sq=1.0 + STEP),
+    ),
+    ("fig06-lr-jacobian", 0): (
+        jacobians({0.04: 4.0, 0.05: 2.0, 0.06: 1.0}),
+        jacobians({0.04: 1.0, 0.05: 2.0, 0.06: 3.0}),
+    ),
+    **{(f"fig{n}-correlation", 0): (seeds([RUN]), seeds([shuffled(RUN)])) for n in range(15, 22)},
+    ("full-correlation", 0): (RUN, shuffled(RUN)),
+    **{
+        (f"{figure}-constant-grows", 0): (
+            batches({512: 1.0, 128: 2.0, 32: 3.0}),
+            batches({512: 1.0, 128: 3.0, 32: 2.0}),
+        )
+        for figure in ("fig18", "fig20")
+    },
+    ("fig21-impurity-first", 0): (largest_at(320), largest_at(150)),
+    ("eq32-outliers", 0): (RUN, columns(RUN, between_class_norm=0.3 * RUN.series["sharpness"])),
+    ("fig29-concentrated", 0): (
+        RUN,
+        arrays(RUN, resultant_products=np.repeat(FIXED[None], len(STEP[::10]), axis=0)),
+    ),
+    **{
+        (f"{figure}-earlier-{key}", 0): case
+        for figure, lr in (("sd04words", 1.0), ("sd21", 0.5))
+        for key, case in {
+            "lr": (
+                peaks("lr", {0.5: 40, 1.0: 10}),
+                peaks("lr", {0.5: 20, 1.0: 20}),
+            ),
+            "batch": (
+                peaks("batch_size", {32: 10, 128: 30}, lr=lr),
+                peaks("batch_size", {32: 30, 128: 10}, lr=lr),
+            ),
+        }.items()
+    },
+    ("sd06-flatter", 0): (lengths(1.0), lengths(0.5)),
+    ("sd13-momentum", 0): (with_momentum(0.5), with_momentum(0.9, peak=2)),
+    ("be05-scale", 0): (
+        [normalized(1.0), normalized(0.01)],
+        [normalized(1.0, last_scale_norm=10 + STEP[:51]), normalized(0.01)],
+    ),
+    ("be05-h", 0): (NORM_RUNS, seeds([*NORM_RUNS[::2][:2], normalized(0.1, sharpness=500.0)])),
+}
+
+
+def as_list(runs: Run | list[Run]) -> list[Run]:
+    return [runs] if isinstance(runs, Run) else runs
+
+
+@pytest.mark.parametrize(
+    ("claim_id", "number"),
+    [(name, k) for name, found in readings.READINGS.items() for k in range(len(found))],
+)
+def test_a_reading_can_hold_and_can_fail(claim_id, number):
+    reading = readings.READINGS[claim_id][number]
+    good, bad = CASES[claim_id, number]
+    assert reading.measure(as_list(good)).holds
+    assert not reading.measure(as_list(bad)).holds
+
+
+def test_every_reading_is_of_a_claim_and_says_what_is_read_otherwise():
+    assert set(readings.READINGS) <= {claim.id for claim in claims.CLAIMS}
+    for found in readings.READINGS.values():
+        assert found and all(reading.words for reading in found)
+
+
+def test_the_chord_is_that_of_the_points():
+    rng = np.random.default_rng(0)
+    path = rng.normal(size=(301, 4)).cumsum(0)
+    run = arrays(RUN, trajectory_gram=path @ path.T)
+    cosines = []
+    for t in range(phases.onset(run), 301 - 11):
+        step, far = path[t + 1] - path[t], path[t + 11] - path[t - 10]
+        cosines.append(abs(step @ far) / np.linalg.norm(step) / np.linalg.norm(far))
+    found = readings.orthogonal_to_chord([run])
+    assert found.value == f"median |cos| {np.median(cosines):.2f}"
+
+
+def test_phase_3_until_fitted_is_phase_3_of_a_run_that_ends_there():
+    run = columns(RUN, train_accuracy=np.minimum(1, STEP / 350))
+    config = run.config.replace(steps=350, measures={})
+    short = dataclasses.replace(run, config=config, series=run.series[STEP <= 350])
+    assert readings.phase_3_until_fitted([run]) == evolution_criteria.phase_3([short])
+    never = columns(RUN, train_accuracy=0.5)
+    assert readings.phase_3_until_fitted([never]) == evolution_criteria.phase_3([never])
+
+
+def test_plateaus_are_compared_over_the_time_that_all_share():
+    runs = jacobians({0.04: 4.0, 0.05: 2.0})
+    start, stop = 0.05 * phases.onset(runs[2]), 0.04 * phases.peak(runs[0])
+    found = readings.shared_plateau(runs, "jacobian_norm_sq")
+    assert f"ηt = {start:.3g} to {stop:.3g}" in found.value
+    values = runs[0].series["jacobian_norm_sq"][(0.04 * STEP).between(start, stop)]
+    assert f"η = 0.04: {values.median():.3g}" in found.value
+    with pytest.raises(criteria.NotMeasured, match="no time ηt"):
+        readings.shared_plateau(jacobians({0.02: 1.0, 0.08: 1.0}), "jacobian_norm_sq")
+
+
+def test_a_reading_stands_beside_the_verdict_and_does_not_change_it():
+    (claim,) = (c for c in claims.CLAIMS if c.id == "fig04-orthogonal")
+    run = walking(RUN, 1.0)
+    verdict = claims.judge(claim, [run], "laptop")
+    assert verdict.verdict == "not reproduced" and len(verdict.readings) == 3
+    assert verdict.turned == any(found.holds for _, found in verdict.readings)
+    assert claims.judge(claim, [run], "smoke").readings == ()
+    page = report.claims("fig04", [run], "laptop").html
+    for words, found in verdict.readings:
+        assert f"Read otherwise, {words}: {found.value}." in page
+    assert (claims.TURNED in page) == verdict.turned
+
+
+def test_a_verdict_is_turned_by_a_reading_that_gives_the_opposite():
+    (claim,) = (c for c in claims.CLAIMS if c.id == "fig04-orthogonal")
+
+    def turned(verdict: str, *holds: bool) -> bool:
+        found = tuple(("words", criteria.Measurement("", hold)) for hold in holds)
+        return claims.Verdict(claim, "", verdict, readings=found).turned
+
+    assert turned("not reproduced", False, True)
+    assert not turned("not reproduced", False, False)
+    assert turned("reproduced at reduced scale", True, False)
+    assert not turned("reproduced", True)
+    assert not turned("not run")
