@@ -45,7 +45,7 @@ class Reading:
 def fitted_at(run: Run) -> int:
     """The first measured step at which every training example is classified right, or the last."""
     accuracy = phases.column(run, "train_accuracy")
-    full = accuracy.index[accuracy >= 1]
+    full = accuracy.index.to_numpy()[accuracy.to_numpy() >= 1]
     return int(full[0]) if len(full) else run.config.steps
 
 
@@ -74,8 +74,8 @@ def orthogonal_while_swinging(runs: Sequence[Run]) -> Measurement:
     run = c.first(runs)
     gram = c.array(run, "trajectory_gram")
     cosines, onset = e.path(run)
-    opposed = pd.Series(cosines < 0).rolling(e.AHEAD, center=True).mean() > 0.5
-    swings = np.flatnonzero(opposed.to_numpy() & (np.arange(len(opposed)) >= onset))
+    opposed = np.convolve(cosines < 0, np.full(e.AHEAD, 1 / e.AHEAD), mode="same") > 0.5
+    swings = np.flatnonzero(opposed & (np.arange(len(opposed)) >= onset))
     if not len(swings):
         raise NotMeasured(f"{run.config.name}: no oscillation")
     along = np.abs(embedding.direction_cosines(gram, e.AHEAD))[swings[0] : swings[-1] + 1]

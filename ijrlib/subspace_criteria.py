@@ -125,7 +125,7 @@ def clusters(runs: Sequence[Run]) -> Measurement:
     """Mean cosine of two different examples of one class, against two of two classes."""
     run = first(runs)
     products, counts, step = _directions(run)
-    several = np.flatnonzero(counts >= 2)
+    several = [int(i) for i in np.flatnonzero(counts >= 2)]
     if len(several) < 2:
         raise NotMeasured(f"{run.config.name}: fewer than two classes with two examples")
     within = {i: _within(products, counts, i) for i in several}
