@@ -6,9 +6,13 @@ on 2026-11-26 (:mod:`ijrlib.ejr_criteria`) and those of the companion papers on 
 trials that are not stored; those of the run at the paper's own size on 2026-11-28, when the one on
 fewer images was known and it was itself in its first ten steps; those on parts of the training set
 on 2026-11-28 (:mod:`ijrlib.share_criteria`), before their runs.  Two criteria, of the identity of
-Theorem 2 and of the squared loss, were made stricter on 2026-11-28, after theirs.  A criterion says
-what must hold for the claim to count as reproduced, the reason argues it in a sentence.  Rows
-without a measuring function read "not run" on the scoreboard until the runs of their figure exist.
+Theorem 2 and of the squared loss, were made stricter on 2026-11-28, after theirs.  On 2026-11-29,
+after a review and after the runs, fig30-pairs was given a criterion that can fail, fig07-decay the
+loss as well as the accuracy, and be03 maxima without the first measurement; since then one seed is
+no verdict for fig24-512-like-gd either, nor for an accuracy within two standard errors.  What else
+a criterion might have said is in :mod:`ijrlib.readings`.  A criterion says what must hold for the
+claim to count as reproduced, the reason argues it in a sentence.  Rows without a measuring function
+read "not run" on the scoreboard until the runs of their figure exist.
 """
 
 from __future__ import annotations

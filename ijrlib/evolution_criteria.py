@@ -523,6 +523,31 @@ def constants_table(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
     return header, table
 
 
+def weight_table(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
+    """Header and a row a run: correlation of log‖H‖ with log ⟨λ^(1)⟩‖⟨J⟩1̂‖² and, behind a slash,
+    with log‖⟨J⟩1̂‖² alone, over all steps, within phase II and after it; "–" for fewer than four."""
+    header = ["run", "all steps", "phase II", "after it"]
+    table = []
+    for run in runs:
+        frame = relation(run).merge(rows(run, ONES), on="step")
+        try:
+            start, stop = phases.active_period(run)
+        except NotMeasured:
+            start = stop = int(frame["step"].iloc[-1]) + 1
+        step = frame["step"]
+        parts = (frame, frame[step.between(start, stop)], frame[step > stop])
+        table.append([label(run), *map(_weighted, parts)])
+    return header, table
+
+
+def _weighted(frame: pd.DataFrame) -> str:
+    if len(frame) < 4:
+        return "–"
+    sharpness = np.log(frame[H])
+    found = (correlation(sharpness, np.log(frame[name])) for name in ("predictor", ONES))
+    return " / ".join(f"{r:.2f}".replace("-", "−") for r in found)
+
+
 def _quantiles(values: pd.Series) -> str:
     low, median, high = values.quantile([0.05, 0.5, 0.95])
     return f"{median:.2g} ({low:.2g} to {high:.2g})"

@@ -193,6 +193,20 @@ def test_the_relation_of_the_squared_loss_has_no_impurity():
     assert "lambda" not in FIGURES["relation, squared loss"].axes[0].get_lines()[1].get_label()
 
 
+def test_the_weight_is_judged_by_correlations_with_it_and_without_it_in_each_phase():
+    ((_, *cells),) = evolution_criteria.weight_table([RUN])[1]
+    series = RUN.series.dropna(subset=["sharpness", "jacobian_ones_sq"])
+    logs = np.log(series[["sharpness", "jacobian_ones_sq"]])
+    step = series["step"]
+    parts = (step >= 0, (step >= PHASE_ONSET) & (step <= PHASE_PEAK), step > PHASE_PEAK)
+    for cell, part in zip(cells, parts, strict=True):
+        with_impurity, alone = cell.replace("−", "-").split(" / ")
+        assert with_impurity == "1.00"  # ‖⟨J⟩1̂‖² = ‖H‖/⟨λ^(1)⟩
+        assert alone == f"{np.corrcoef(logs[part].to_numpy().T)[0, 1]:.2f}"
+    early = dataclasses.replace(RUN, series=RUN.series[RUN.series["step"] < PHASE_ONSET])
+    assert evolution_criteria.weight_table([early])[1][0][-1] == "–"
+
+
 def test_the_constant_of_each_run_is_the_median_ratio():
     medians = [
         points(x)[0][0] for x in FIGURES["constants"].axes[0].get_lines() if x.get_marker() == "o"
