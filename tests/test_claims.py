@@ -293,7 +293,7 @@ CASES |= {
     "fig09-negative-pairs": (PHASES, entries("class_mean_cosines", put(3, 6, 0.1))),
     "fig28-orthogonal": (
         PHASES,
-        changed("class_mean_cosines", np.repeat(np.eye(10)[None], 41, axis=0)),
+        changed("class_mean_cosines", np.repeat(1.05 * np.eye(10)[None] - 0.05, 41, axis=0)),
     ),
     "fig29-concentrated": (PHASES, entries("resultant_products", put(8, 8, 0.1))),
     "fig30-pairs": (PHASES, entries("resultant_products", put(0, 8, 0.5))),
