@@ -96,15 +96,18 @@ def test_the_series_downloads_as_it_is_stored(open_page, tmp_path):
     pd.testing.assert_frame_equal(frame, stored, check_dtype=False, rtol=1e-5)
 
 
-def test_the_scoreboard_filters(open_page):
+@pytest.mark.parametrize(
+    ("name", "value"), [("verdict", "not reproduced"), ("reading", "another reading turns it")]
+)
+def test_the_scoreboard_filters(open_page, name, value):
     page = open_page("chapters/scoreboard")
     rows = page.locator("[data-claims] tr[data-verdict]")
     everything = rows.count()
-    choice = page.locator("select[data-filter=verdict]")
-    choice.select_option("not reproduced")
+    choice = page.locator(f"select[data-filter={name}]")
+    choice.select_option(value)
     seen = [row for row in rows.all() if row.is_visible()]
     assert 0 < len(seen) < everything
-    assert {row.get_attribute("data-verdict") for row in seen} == {"not reproduced"}
+    assert {row.get_attribute(f"data-{name}") for row in seen} == {value}
     assert f"{len(seen)} of {everything}" in page.locator("output[data-shown]").inner_text()
     choice.select_option("")
     assert all(row.is_visible() for row in rows.all())
