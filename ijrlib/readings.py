@@ -55,7 +55,7 @@ def orthogonal_to_chord(runs: Sequence[Run]) -> Measurement:
     run = c.first(runs)
     _, onset = e.path(run)
     gram = c.array(run, "trajectory_gram")
-    t = np.arange(onset, len(gram) - e.AHEAD - 1)
+    t = np.arange(max(onset, e.AHEAD), len(gram) - e.AHEAD - 1)
     step, chord = (t + 1, t), (t + 1 + e.AHEAD, t - e.AHEAD)
     squares = _product(gram, step, step) * _product(gram, chord, chord)
     median = float(np.median(np.abs(_product(gram, step, chord) / np.sqrt(squares))))
