@@ -200,7 +200,10 @@ def reached_early(runs: Sequence[Run], between: tuple[float, float] = EARLY) -> 
     for run in stored(runs):
         accuracy = phases.column(run, "train_accuracy")
         for name, found in shares.items():
-            found.append(float(accuracy.loc[phases.largest(phases.column(run, name))]))
+            step = phases.largest(phases.column(run, name))
+            if step not in accuracy.index:
+                raise NotMeasured(f"{run.config.name}: no training accuracy at step {step}")
+            found.append(float(accuracy.loc[step]))
     text = "; ".join(
         f"largest {symbol} at {min(found):.0%} to {max(found):.0%}"
         for symbol, found in zip(("λ_K", "λ_H"), shares.values(), strict=True)
@@ -294,6 +297,8 @@ def starts_high(runs: Sequence[Run]) -> Measurement:
     for run in normalized(runs):
         values = phases.column(run, K)
         late = values.loc[values.index >= run.config.steps / 2].median()
+        if not np.isfinite(late):
+            raise NotMeasured(f"{run.config.name}: no λ_K in the second half of its steps")
         shares.setdefault(run.config.lr, []).append(float(late / values.iloc[0]))
     if len(shares) < 2:
         raise NotMeasured("runs of one lr only")

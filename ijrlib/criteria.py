@@ -100,7 +100,9 @@ def detrended_log(values: np.ndarray, width: int | None = None) -> np.ndarray:
 
 
 def correlation(x: np.ndarray, y: np.ndarray) -> float:
-    """Pearson's correlation of two series that both vary."""
+    """Pearson's correlation of two series that both vary, of finite numbers."""
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        raise NotMeasured("a series is not finite: its correlation is undefined")
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         raise NotMeasured("a series is constant: its correlation is undefined")
     return float(np.corrcoef(x, y)[0, 1])

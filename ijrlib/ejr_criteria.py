@@ -55,7 +55,7 @@ class Comparison:
 
     @property
     def p_value(self) -> float:
-        """Of the two-sided paired t-test over seeds; NaN for one seed."""
+        """Of the two-sided paired t-test over seeds; NaN for one seed, or equal differences."""
         from scipy.special import stdtr  # slow, and every chapter imports this module
 
         difference, n = self.regularized - self.baseline, len(self.baseline)
@@ -72,7 +72,9 @@ class Comparison:
 
     def __str__(self) -> str:
         seeds = len(self.baseline)
-        chance = "1 seed" if seeds == 1 else f"{seeds} seeds, p = {self.p_value:.2g}"
+        chance = "1 seed" if seeds == 1 else f"{seeds} seeds"
+        if not math.isnan(self.p_value):
+            chance += f", p = {self.p_value:.2g}"
         return (
             f"{self.baseline.mean():.1f} → {self.regularized.mean():.1f} % ({self.gain:+.1f} "
             f"points, ERR {self.error_reduction:.1f} %; {chance})"
@@ -113,6 +115,8 @@ def _paired(one: Mapping[int, Run], other: Mapping[int, Run], name: str) -> Comp
     common = sorted(set(one) & set(other))
     factor = 100.0 if name.endswith("accuracy") else 1.0
     base, changed = (np.array([factor * final(a[s], name) for s in common]) for a in (one, other))
+    if not (np.isfinite(base).all() and np.isfinite(changed).all()):
+        raise NotMeasured(f"no {name} at the end of some run")
     share = np.array([final(arm[common[0]], "test_accuracy") for arm in (one, other)])
     count = one[common[0]].config.test_examples
     error = 100 * math.sqrt(float((share * (1 - share)).sum()) / count)
@@ -385,9 +389,10 @@ def _lost(run: Run, name: str) -> list[float]:
     accuracy, in points, or of the test loss."""
     frame = rows(run, name).set_index("step")[name]
     values = 100 * frame if name == "test_accuracy" else -frame
-    steps = run.config.steps
-    return [
-        float(part.max() - part.iloc[-1])
-        for start, stop in pairwise((*DECAY_AT, 1.0))
-        for part in [values.loc[(values.index > start * steps) & (values.index <= stop * steps)]]
-    ]
+    steps, found = run.config.steps, []
+    for start, stop in pairwise((*DECAY_AT, 1.0)):
+        part = values.loc[(values.index > start * steps) & (values.index <= stop * steps)]
+        if part.empty:
+            raise NotMeasured(f"{run.config.name}: no {name} between {start:.0%} and {stop:.0%}")
+        found.append(float(part.max() - part.iloc[-1]))
+    return found

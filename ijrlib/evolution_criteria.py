@@ -72,7 +72,10 @@ def path_orthogonal(runs: Sequence[Run], ahead: int = AHEAD) -> Measurement:
 
 def path_straight(runs: Sequence[Run]) -> Measurement:
     """The least, over tenths of the path, of the median cosine of consecutive steps."""
-    cosines = embedding.step_cosines(array(first(runs), "trajectory_gram"))
+    gram = array(first(runs), "trajectory_gram")
+    if len(gram) < 12:
+        raise NotMeasured(f"{first(runs).config.name}: a path of {len(gram)} points")
+    cosines = embedding.step_cosines(gram)
     medians = [float(np.median(part)) for part in np.array_split(cosines, 10)]
     return Measurement(
         f"median cosine {min(medians):.2f} to {max(medians):.2f} over the tenths of "
@@ -189,6 +192,8 @@ def late_sharpness(runs: Sequence[Run]) -> Measurement:
     run = first(runs)
     sharpness = phases.column(run, H)
     last = float(sharpness.loc[sharpness.index > run.config.steps - MEDIAN_STEPS].median())
+    if not np.isfinite(last):
+        raise NotMeasured(f"{run.config.name}: no ‖H‖ in its last {MEDIAN_STEPS} steps")
     level = plateau(run, H)
     accuracy = phases.column(run, "test_accuracy")
     late = accuracy.loc[accuracy.index >= _falls_for_good(sharpness, FALL_FACTOR * level)]
@@ -270,7 +275,10 @@ def ordered(
         key = getattr(run.config, by)
         if by == "gamma" and run.config.regularizer == "none":
             key = 1.0  # SGD is Nudged-SGD with γ = 1
-        groups.setdefault(float("inf") if key is None else key, []).append(value(run))
+        found = value(run)
+        if not np.isfinite(found):
+            raise NotMeasured(f"{run.config.name}: nothing finite to compare")
+        groups.setdefault(float("inf") if key is None else key, []).append(found)
     if len(groups) < 2:
         raise NotMeasured(f"runs of one {by} only")
     if min(map(len, groups.values())) < 2:

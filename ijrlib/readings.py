@@ -187,12 +187,9 @@ def flatter_at_one_length(runs: Sequence[Run]) -> Measurement:
     quadratic ones, to the length of the step along e_1."""
     found = []
     for run in c.stored(runs):
-        lengths = pd.DataFrame(c.array(run, "step_lengths"), index=run.arrays["step_lengths.steps"])
-        sharpest = d.rise(run, 1)
-        for i in (3, 4):
-            scale = (lengths[0] / lengths[i - 1]) ** 2
-            share = (scale * d.rise(run, i) / sharpest).loc[sharpest.index > 0]
-            found.append(float(share.median()))
+        values = c.array(run, "step_lengths")
+        lengths = pd.DataFrame(values, index=run.arrays["step_lengths.steps"])
+        found += d.rise_shares(run, [(lengths[0] / lengths[i - 1]) ** 2 for i in (3, 4)])
     return Measurement(
         f"median share {min(found):.2g} to {max(found):.2g}", max(found) <= d.FLATTER
     )
@@ -202,13 +199,17 @@ def lower_throughout(runs: Sequence[Run]) -> Measurement:
     """Share of the measured steps after the start at which λ_1 with momentum is below that without,
     seed by seed."""
     plain = {run.config.seed: run for run in e.of(runs, momentum=0.0)}
-    shares = [
-        float((d.eigenvalue(run, 1) < d.eigenvalue(plain[run.config.seed], 1)).iloc[1:].mean())
-        for run in c.stored(runs)
-        if run.config.momentum and run.config.seed in plain
-    ]
-    if not shares:
-        raise NotMeasured("no run with momentum")
+    shares = []
+    for run in c.stored(runs):
+        if run.config.momentum and run.config.seed in plain:
+            both = pd.concat(
+                [d.eigenvalue(run, 1), d.eigenvalue(plain[run.config.seed], 1)],
+                axis=1,
+                join="inner",
+            ).iloc[1:]
+            shares.append(float((both.iloc[:, 0] < both.iloc[:, 1]).mean()))
+    if not shares or not np.isfinite(shares).all():
+        raise NotMeasured("no runs with momentum and without that go on after the start")
     return Measurement(
         f"at {min(shares):.0%} to {max(shares):.0%} of the steps", min(shares) == 1.0
     )

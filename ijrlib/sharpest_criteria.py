@@ -86,7 +86,10 @@ def rise(run: Run, i: int) -> pd.Series:
 
 def _late(run: Run, values: pd.Series) -> float:
     """Median over the last quarter of the steps."""
-    return float(values.loc[values.index >= 0.75 * run.config.steps].median())
+    late = values.loc[values.index >= 0.75 * run.config.steps]
+    if late.empty:
+        raise NotMeasured(f"{run.config.name}: no measurement in the last quarter of its steps")
+    return float(late.median())
 
 
 # -- Figures 1 to 3: growth ------------------------------------------------------------------------
@@ -244,13 +247,20 @@ def _often(runs: Sequence[Run], which, what: str) -> Measurement:
 def flatter(runs: Sequence[Run]) -> Measurement:
     """By how much the loss rises along e_3 and e_4 as a share of its rise along e_1, median over
     measured steps after the start, the largest over runs."""
-    found = []
-    for run in stored(runs):
-        sharpest = rise(run, 1)
-        for i in (3, 4):
-            share = (rise(run, i) / sharpest).loc[sharpest.index > 0]
-            found.append(float(share.median()))
+    shares = [rise_shares(run) for run in stored(runs)]
+    found = [share for pair in shares for share in pair]
     return Measurement(f"median share {min(found):.2g} to {max(found):.2g}", max(found) <= FLATTER)
+
+
+def rise_shares(run: Run, scale: Sequence[pd.Series | float] = (1.0, 1.0)) -> list[float]:
+    """Rise of the loss along e_3 and along e_4, each times a scale, over that along e_1: medians
+    over the measured steps after the start."""
+    sharpest = rise(run, 1)
+    shares = [factor * rise(run, i) / sharpest for i, factor in zip((3, 4), scale, strict=True)]
+    medians = [float(share.loc[share.index > 0].median()) for share in shares]
+    if not np.isfinite(medians).all():
+        raise NotMeasured(f"{run.config.name}: no losses along e_3 and e_4 after the start")
+    return medians
 
 
 # -- Figures 7 and 8: rules that treat the sharpest directions apart -------------------------------
@@ -277,6 +287,8 @@ def only_the_projection(runs: Sequence[Run]) -> Measurement:
         ratio = _late(variant, eigenvalue(variant, 1)) / _late(plain, eigenvalue(plain, 1))
         losses = loss(variant)
         start = float(losses.loc[losses.index <= variant.config.regularizer_from].iloc[-1])
+        if start <= 0:
+            raise NotMeasured(f"{variant.config.name}: the loss is 0 where the rule sets in")
         growth = _late(variant, losses) / start
         texts.append(f"λ_1 × {ratio:.2f}, loss × {growth:.2f}")
         found.append(ratio < 1 < growth)
@@ -288,7 +300,10 @@ def all_but_the_projection(runs: Sequence[Run]) -> Measurement:
     texts, found = [], []
     for plain, variant in _variants(runs, "nudged"):
         ratio = _late(variant, eigenvalue(variant, 1)) / _late(plain, eigenvalue(plain, 1))
-        losses = _late(variant, loss(variant)) / _late(plain, loss(plain))
+        level = _late(plain, loss(plain))
+        if level <= 0:
+            raise NotMeasured(f"{plain.config.name}: the loss is 0 at the end")
+        losses = _late(variant, loss(variant)) / level
         texts.append(f"λ_1 × {ratio:.2f}, loss × {losses:.2f}")
         found.append(ratio > 1 and 1 / SIMILAR <= losses <= SIMILAR)
     return Measurement(f"{'; '.join(texts)} ({len(found)} seeds)", all(found))

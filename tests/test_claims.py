@@ -7,6 +7,7 @@ does not, so that no claim can come out as reproduced whatever was measured.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections import Counter
 from collections.abc import Callable
 
@@ -708,6 +709,34 @@ def test_a_run_cut_short_by_divergence_is_judged_on_what_there_is_and_says_so():
     verdicts = {v.claim.id: v for v in claims.evaluate("fig03", [run], "laptop")}
     assert verdicts["fig03-correlation-left"].note.endswith("diverged at step 150")
     assert verdicts["fig03-threshold"].verdict == "not run"
+
+
+def cut(run: Run, share: float) -> Run:
+    """The run as a divergence at that share of its steps leaves it."""
+    stop = share * run.config.steps
+    arrays = {}
+    for name, values in run.arrays.items():
+        if not name.endswith(".steps"):
+            steps = run.arrays[f"{name}.steps"]
+            kept = steps <= stop
+            path = name == "trajectory_gram"
+            arrays[name] = values[np.ix_(kept, kept)] if path else values[kept]
+            arrays[f"{name}.steps"] = steps[kept]
+    series = run.series[run.series["step"] <= stop]
+    provenance = {**run.provenance, "status": "diverged", "diverged_at": int(stop)}
+    return dataclasses.replace(run, series=series, arrays=arrays, provenance=provenance)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.6])
+@pytest.mark.parametrize("claim", ON_RUNS, ids=lambda claim: claim.id)
+def test_runs_that_diverged_are_judged_on_numbers_or_not_at_all(claim, share):
+    good = CASES[claim.id][0]
+    runs = [good] if isinstance(good, Run) else good
+    for which in ({0}, {len(runs) - 1}, set(range(len(runs)))):
+        some = [cut(run, share) if k in which else run for k, run in enumerate(runs)]
+        verdict = claims.judge(claim, some, "laptop")
+        for text in (verdict.measured, *(found.value for _, found in verdict.readings)):
+            assert not re.search(r"\bnan\b", text), verdict
 
 
 # -- verdicts --------------------------------------------------------------------------------------
