@@ -143,12 +143,13 @@ def _stored(folder: Path) -> list[str]:
     size = sum(path.stat().st_size for path in folder.iterdir())
     told = run.provenance
     minutes = told.get("wall_seconds", math.nan) / 60
-    threads = "" if told.get("device") != "cpu" else f" × {told.get('threads')}"
+    threads = told.get("threads", math.nan) * told.get("processes", 1)
+    times = f" × {threads:g}" if told.get("device") == "cpu" else ""
     return [
         str(told.get("status")),
         f"{run.series['step'].iloc[-1]:,}",
         f"{size / 1e6:.2f} MB",
-        f"{minutes:.1f} min {told.get('device')}{threads}",
+        f"{minutes:.1f} min {told.get('device')}{times}",
     ]
 
 
