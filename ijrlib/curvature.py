@@ -72,7 +72,8 @@ class Curvature:
         top: top eigenpair of H; its value is ‖H‖, the sharpness.
         jacobian_norm: ‖⟨J⟩‖, the largest singular value of the mean Jacobian.
         jacobian_residual: ‖⟨J⟩ᵀ⟨J⟩u − ‖⟨J⟩‖²u‖ / ‖⟨J⟩‖² of its right singular vector u.
-        impurity: ⟨λ^(1)⟩; None for a loss other than the cross-entropy.
+        impurity: ⟨λ^(1)⟩; None for a loss other than :func:`ijrlib.operators.cross_entropy` itself,
+            ``F.cross_entropy`` among them (:func:`mean_impurity` gives it from the logits).
         starts: for the next measurement.
     """
 

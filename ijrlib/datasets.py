@@ -36,6 +36,7 @@ TORCHVISION = {  # name -> class of torchvision.datasets, its folder
 TEXTS = ("imdb", "invented")
 DATASETS = (*TORCHVISION, "digits", *TEXTS)
 SPLITS = ("train", "test")
+INPUTS = ("standardized", "unit")
 
 ORIGINAL = {  # (data set, split): size of the images in bytes, SHA-256 of images and labels
     ("mnist", "train"): (
@@ -117,15 +118,17 @@ def load(
     `root` is the checkout whose `data/raw` is searched when `$IJR_DATA` is not set (default: the
     parent folder of the package). `download=True` lets torchvision fetch what is missing.
 
-    Raises ValueError for an unknown name or split, a shape or number of classes that the data set
-    cannot give, or more examples than there are; FileNotFoundError where the data is not found
-    and can't be downloaded; DamagedData where its files can't be read, or have the size of the
-    published ones and not their checksum.
+    Raises ValueError for an unknown name, split or kind of `inputs`, a shape or number of classes
+    that the data set cannot give, or more examples than there are; FileNotFoundError where the data
+    is not found and can't be downloaded; DamagedData where its files can't be read, or have the
+    size of the published ones and not their checksum.
     """
     if name not in DATASETS:
         raise ValueError(f"unknown data set {name!r}; expected one of {', '.join(DATASETS)}")
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; expected one of {', '.join(SPLITS)}")
+    if inputs not in INPUTS:
+        raise ValueError(f"unknown inputs {inputs!r}; expected one of {', '.join(INPUTS)}")
     folder = data_folder(root)
     if name in TEXTS:
         return _load_text(name, examples, shape, classes, seed, split, inputs, folder)

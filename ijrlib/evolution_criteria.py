@@ -543,7 +543,7 @@ def weight_table(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
         except NotMeasured:
             start = stop = int(frame["step"].iloc[-1]) + 1
         step = frame["step"]
-        parts = (frame, frame[step.between(start, stop)], frame[step > stop])
+        parts = (frame, frame.loc[step.between(start, stop)], frame.loc[step > stop])
         table.append([label(run), *map(_weighted, parts)])
     return header, table
 

@@ -105,12 +105,18 @@ def cosine_matrix(rows: Tensor) -> Tensor:
 
 
 def subspace_alignment(v: Tensor, rows: Tensor) -> float:
-    """AS(v) = ‖P_S v‖/‖v‖ for S the span of the rows (P, m) (Eq 33); nan for v = 0.
+    """AS(v) = ‖P_S v‖/‖v‖ for S the span of the rows (P, m) (Eq 33); nan for v = 0 and where all
+    rows are 0.
 
     ‖P_S v‖² = bᵀA⁺b with the Gram matrix A of the unit rows and b their products with v.
-    Directions in which the rows agree up to the rounding of their type do not count.
+    Rows of zeros, and directions in which the rows agree up to the rounding of their type, do not
+    count.
     """
     length = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
+    if not bool(length.all()):
+        rows, length = rows[length != 0], length[length != 0]
+        if len(rows) == 0:
+            return float("nan")
     norm = torch.linalg.vector_norm(v, dtype=torch.float64)
     products = gram(torch.cat([rows, v[None]]))
     scale = torch.cat([length, norm[None]])

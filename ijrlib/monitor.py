@@ -110,8 +110,9 @@ class CurvatureMonitor:
         took.  Once the model has diverged, numbers are NaN, and nothing is raised.
 
         Raises:
-            ValueError: where the mean of the loss over chunks is not that over the probe, as with
-                class weights or ignored labels: then ``chunk`` has to be at least the probe's size.
+            ValueError: where the loss is a sum over the examples, or its mean over chunks is not
+                that over the probe, as with class weights or ignored labels: then ``chunk`` has to
+                be at least the probe's size.
         """
         began = time.monotonic()
         device = self.labels.device.type
@@ -153,18 +154,35 @@ class CurvatureMonitor:
 
     @torch.no_grad()
     def _check_mean(self, linear: Linearization) -> None:
-        """Raise ValueError where the loss of the whole probe is not the mean over its chunks, up to
-        the rounding of a sum over the examples of terms as large as the logits."""
+        """Raise ValueError where the loss of the whole probe is the sum over its halves, or not the
+        mean over its chunks, up to the rounding of a sum over the examples of terms as large as the
+        logits."""
         z = linear.logits
         whole, chunked = float(self.loss(z, self.labels)), float(linear.loss)
         size = abs(whole) + float(z.abs().max())
         rounding = len(z) * torch.finfo(z.dtype).eps * size
+        halves = self._of_halves(z)
+        # a mean with weights is between two halves of one sign, and so not their sum
+        of_one_sign = min(halves) > 2 * rounding or max(halves) < -2 * rounding
+        if of_one_sign and abs(whole - sum(halves)) <= rounding:
+            raise ValueError(
+                f"loss: expected a mean over examples, got a sum: {whole:.6g} on the {len(z)} "
+                f"examples of the probe, {halves[0]:.6g} and {halves[1]:.6g} on its halves"
+            )
         if math.isfinite(rounding) and not abs(chunked - whole) <= rounding:
             raise ValueError(
                 f"loss: expected a plain mean over examples, got {whole:.6g} on the {len(z)} "
                 f"examples of the probe and {chunked:.6g} as the mean over chunks of {self.chunk}; "
                 f"with class weights or ignored labels, chunk has to be at least {len(z)}"
             )
+
+    def _of_halves(self, z: Tensor) -> list[float]:
+        """The loss of either half of the probe, of logits z (n, C); NaN where it has none."""
+        parts = zip(z.tensor_split(2), self.labels.tensor_split(2), strict=True)
+        try:
+            return [float(self.loss(logits, labels)) for logits, labels in parts]
+        except Exception:  # of a loss that knows how many examples there are, say
+            return [math.nan, math.nan]
 
     def frame(self) -> pd.DataFrame:
         """What was measured, a row for each time; columns as in :meth:`measure`."""

@@ -324,7 +324,7 @@ CLASSES: dict[str, int] = {name: 100 if name.endswith("cifar100") else 10 for na
 
 def _initialize(network: nn.Module, init: str) -> None:
     for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
+        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear):
             if init == "xavier_normal":
                 nn.init.xavier_normal_(module.weight)
             else:
@@ -338,10 +338,10 @@ def build(
 ) -> nn.Module:
     """The network `name` on the CPU, initialized from `seed`; the global random state is untouched.
 
-    `init` is "default" (the network's own for VGG and ResNet-20, PyTorch's otherwise), or
-    "xavier_normal" or "kaiming_normal" (fan_in, gain sqrt 2) for all convolutions and linear
-    layers, with zero biases. Weights are drawn in float32 and then cast to `dtype`, so a float64
-    network starts at the same point.
+    `init` is "default" (the network's own for VGG, ResNet-20 and ResNet-32 and the embedding of
+    TextCNN, PyTorch's otherwise), or "xavier_normal" or "kaiming_normal" (fan_in, gain sqrt 2) for
+    all convolutions and linear layers, with zero biases; embeddings start as by default. Weights
+    are drawn in float32 and then cast to `dtype`, so a float64 network starts at the same point.
 
     Raises ValueError for an unknown name or initialization, listing the valid ones.
     """

@@ -115,18 +115,27 @@ def chunks(data: object, chunk: int = CHUNK) -> list[tuple[Tensor, Tensor]]:
     given iterable of pairs as it is.
 
     Raises:
-        ValueError: for an empty data set or x and y of different lengths.
+        ValueError: for an empty data set, an empty pair, x and y of different lengths, or a pair
+            of tensors to be split with a ``chunk`` below 1.
     """
     if isinstance(data, tuple | list) and len(data) == 2 and isinstance(data[0], Tensor):
         x, y = data
         if len(x) != len(y) or len(x) == 0:
             raise ValueError(f"expected x and y of one positive length, got {len(x)} and {len(y)}")
-        chunk = share(len(x), chunk)
+        chunk = share(len(x), _positive(chunk))
         return list(zip(x.split(chunk), y.split(chunk), strict=True))
     pairs = [tuple(pair) for pair in data]  # type: ignore[attr-defined]
     if not pairs or any(len(pair) != 2 or len(pair[0]) != len(pair[1]) for pair in pairs):
         raise ValueError("expected a pair (x, y) or a non-empty iterable of such pairs")
+    if 0 in (sizes := [len(x) for x, _ in pairs]):
+        raise ValueError(f"expected at least one example in each pair (x, y), got {sizes}")
     return pairs
+
+
+def _positive(chunk: int) -> int:
+    if chunk < 1:
+        raise ValueError(f"chunk: expected at least 1, got {chunk}")
+    return chunk
 
 
 @contextlib.contextmanager
@@ -538,8 +547,13 @@ def jacobian_products(
 
 
 def input_chunks(x: object, chunk: int = CHUNK) -> list[Tensor]:
-    """Inputs as a list of chunks: a tensor split, an iterable of tensors as it is."""
-    split = x.split(share(len(x), chunk)) if isinstance(x, Tensor) else x
+    """Inputs as a list of chunks: a tensor split, an iterable of tensors as it is.
+
+    Raises:
+        ValueError: where there are none, one is empty, or a tensor is to be split with a ``chunk``
+            below 1.
+    """
+    split = x.split(share(len(x), _positive(chunk))) if isinstance(x, Tensor) else x
     xs = list(split)  # type: ignore[call-overload]
     if not xs or any(len(part) == 0 for part in xs):
         raise ValueError("expected a tensor of inputs or a non-empty iterable of such tensors")

@@ -34,6 +34,8 @@ than four examples would fit."""
 EXAMPLES = 128
 """Examples taken at a time, at most."""
 
+_INFLUENCE = "expected examples that do not influence each other (model.eval()?)"
+
 
 def jacobian_norms(model: nn.Module, x: Tensor, *, chunk: int | None = None) -> Tensor:
     """‖J_x‖ of each example, the largest singular value of J_x = ∇_θ z(x) (m × C): shape (N,),
@@ -63,6 +65,8 @@ def jacobian_grams(model: nn.Module, x: Tensor, *, chunk: int | None = None) -> 
         raise ValueError("expected at least one example, got none")
     probe = record(model, x[:2], trainable(model))
     _check_independence(probe)
+    if len(x) > 1 and any(map(_by_the_batch, model.modules())):
+        _check_statistics(model, x[:2], probe.z)
     parts = x.split(share(len(x), chunk or _examples(probe)))
     found = {i: _grams(model, parts[i], probe.layered) for i in mine(len(parts))}
     return gathered(found, [len(part) for part in parts], x.new_empty(0, dtype=torch.float64))
@@ -76,7 +80,39 @@ def _check_independence(probe: ForwardPass) -> None:
     cotangent[0] = torch.arange(1, probe.z.shape[1] + 1)
     for part in probe.derivatives(probe.layers, cotangent) if probe.layers else ():
         if part is not None and bool((part[1].abs() > 0).any()):
-            raise ValueError("expected examples that do not influence each other (model.eval()?)")
+            raise ValueError(_INFLUENCE)
+
+
+def _by_the_batch(module: nn.Module) -> bool:
+    """Whether the module is a batch normalization by the mean and variance of the batch."""
+    if not isinstance(module, nn.modules.batchnorm._BatchNorm):
+        return False
+    return module.training or module.running_mean is None
+
+
+def _check_statistics(model: nn.Module, x: Tensor, z: Tensor) -> None:
+    """Raise ValueError if the first example's logits depend on the second input, in front of the
+    first layer; for whole numbers, if they are others than those z (2, C) when it is alone."""
+    buffers = {name: b.detach().clone() for name, b in model.named_buffers()}
+    x = x.detach()
+    if x.is_floating_point():
+        x = x.requires_grad_()
+        both = functional_call(model, buffers, (x.clone(),))  # a copy may be changed in place
+        cotangent = torch.arange(1, both.shape[1] + 1).to(both)
+        slope = None
+        if both.requires_grad:
+            (slope,) = torch.autograd.grad(both[0], x, cotangent, allow_unused=True)
+        if slope is not None:
+            if bool((slope[1].abs() > 0).any()):
+                raise ValueError(_INFLUENCE)
+            return
+    try:
+        (alone,) = functional_call(model, buffers, (x.detach()[:1],))
+    except ValueError as error:  # PyTorch's, of a single value per channel
+        raise ValueError(_INFLUENCE) from error
+    rounding = torch.finfo(z.dtype).eps ** 0.5 * z.abs().max()
+    if bool((alone - z[0]).abs().max() > rounding):
+        raise ValueError(_INFLUENCE)
 
 
 def _examples(probe: ForwardPass) -> int:

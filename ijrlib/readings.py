@@ -188,8 +188,9 @@ def flatter_at_one_length(runs: Sequence[Run]) -> Measurement:
     found = []
     for run in c.stored(runs):
         values = c.array(run, "step_lengths")
-        lengths = pd.DataFrame(values, index=run.arrays["step_lengths.steps"])
-        found += d.rise_shares(run, [(lengths[0] / lengths[i - 1]) ** 2 for i in (3, 4)])
+        steps = run.arrays["step_lengths.steps"]
+        scale = [pd.Series((values[:, 0] / values[:, i - 1]) ** 2, index=steps) for i in (3, 4)]
+        found += d.rise_shares(run, scale)
     return Measurement(
         f"median share {min(found):.2g} to {max(found):.2g}", max(found) <= d.FLATTER
     )

@@ -5,6 +5,7 @@ import math
 import dense
 import pytest
 import torch
+from torch import nn
 
 from ijrlib import curvature as room
 from ijrlib.operators import LOSSES, linearize
@@ -50,6 +51,17 @@ def test_sharpness_jacobian_and_gradient_are_those_of_the_dense_matrices(kind, l
     else:
         tops = torch.linalg.eigvalsh(dense.logit_hessians(loss, z))[:, -1]
         assert found.impurity == pytest.approx(float(tops.mean()), rel=1e-12)
+
+
+def test_the_impurity_is_for_the_librarys_cross_entropy_alone():
+    data = dense.examples(20)
+    model = dense.network("linear")
+    assert room.curvature(model, LOSSES["cross_entropy"], data).impurity is not None
+    found = room.curvature(model, nn.functional.cross_entropy, data)
+    assert found.impurity is None
+    p = found.logits.softmax(1)
+    tops = [torch.linalg.eigvalsh(q.diag() - q.outer(q))[-1] for q in p]
+    assert room.mean_impurity(found.logits) == pytest.approx(sum(map(float, tops)) / 20, rel=1e-12)
 
 
 @pytest.mark.parametrize("warm", [False, True])

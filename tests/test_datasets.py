@@ -17,7 +17,7 @@ from pyarrow import parquet
 from sklearn.datasets import load_digits
 from torch.nn import functional as F
 
-from ijrlib import datasets
+from ijrlib import config, datasets
 
 SEED = 5
 
@@ -401,6 +401,18 @@ def test_an_unknown_data_set_is_refused_with_the_valid_names():
 def test_an_unknown_split_is_refused_with_the_valid_names():
     with pytest.raises(ValueError, match=r"validation.*train, test"):
         datasets.load("digits", 5, (3, 32, 32), 10, SEED, "validation")
+
+
+@pytest.mark.parametrize(
+    "name, shape, classes", [("digits", (3, 32, 32), 10), ("invented", (9,), 2)]
+)
+def test_unknown_inputs_are_refused_with_the_valid_names(name, shape, classes):
+    with pytest.raises(ValueError, match=r"unitt.*standardized, unit"):
+        datasets.load(name, 5, shape, classes, SEED, inputs="unitt")
+
+
+def test_the_kinds_of_inputs_are_those_of_a_run():
+    assert datasets.INPUTS == config.INPUTS
 
 
 @pytest.mark.parametrize("split, available", [("train", 1442), ("test", 355)])

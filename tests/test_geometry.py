@@ -175,6 +175,26 @@ def test_nothing_is_aligned_with_a_vector_of_zeros():
     assert np.isnan(geometry.subspace_alignment(torch.zeros(5, dtype=torch.float64), rows))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("count", [2, 3, 5])
+@pytest.mark.parametrize("zeros", [[-1], [0], [0, -1]])
+def test_means_of_zero_span_nothing(count, zeros, dtype):
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(count, 50, generator=generator, dtype=torch.float64).to(dtype)
+    v = rows[count // 2] + torch.randn(50, generator=generator, dtype=torch.float64).to(dtype)
+    rows[zeros] = 0
+    others = rows[rows.any(1)]
+    if len(others) == 0:
+        assert np.isnan(geometry.subspace_alignment(v, rows))
+        return
+    solution = torch.linalg.lstsq(others.double().T, v.double()[:, None]).solution
+    projection = (others.double().T @ solution)[:, 0]
+    expected = float(projection.norm() / v.double().norm())
+    assert 0 < expected < 0.99
+    assert geometry.subspace_alignment(v, rows) == pytest.approx(expected, rel=1e-10)
+    assert geometry.subspace_alignment(others[0], rows) == pytest.approx(1, rel=1e-10)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_plane_coordinates_give_the_projection_onto_the_plane_of_two_vectors(kind):
     model, x, _, j, u, _, _ = problem(kind)

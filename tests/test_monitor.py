@@ -3,6 +3,7 @@ trace."""
 
 import copy
 import math
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -269,6 +270,55 @@ def test_a_loss_with_a_denominator_of_its_own_is_measured_on_one_chunk_alone(los
     ):
         monitor.measure()
     assert not monitor.rows
+
+
+def squares(z, y):
+    return 0.5 * (z - F.one_hot(y, CLASSES)).square().sum()
+
+
+@pytest.mark.parametrize("chunk", [10, 30, 250])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "loss", [partial(F.cross_entropy, reduction="sum"), squares, lambda z, y: -squares(z, y)]
+)
+def test_a_sum_over_examples_is_refused_in_one_chunk_too(loss, dtype, chunk):
+    monitor = CurvatureMonitor(built(small).to(dtype), loss, small_batch(dtype=dtype), chunk=chunk)
+    with pytest.raises(ValueError, match=r"expected a mean over examples, got a sum: .*halves"):
+        monitor.measure()
+    assert not monitor.rows
+
+
+def masked(z, y):
+    """The mean over the labels there are, 0 where there are none."""
+    known = (y >= 0).to(z)
+    values = F.cross_entropy(z, y.clamp(min=0), reduction="none") * known
+    return values.sum() / known.sum().clamp(min=1)
+
+
+WEIGHTS = torch.arange(1.0, 31).double()
+
+
+def weighted(z, y):
+    return (WEIGHTS * F.cross_entropy(z, y, reduction="none")).sum() / WEIGHTS.sum()
+
+
+@pytest.mark.parametrize(
+    ("loss", "ignored"),
+    [(masked, 0), (masked, 12), (masked, 15), (masked, 29), (weighted, 0)],
+)
+def test_a_mean_that_has_no_halves_or_an_empty_one_is_measured(loss, ignored):
+    model = built(small).double()
+    x, y = small_batch()
+    y[len(y) - ignored :] = -1
+    row = CurvatureMonitor(model, loss, (x, y)).measure()
+    assert row["loss"] == pytest.approx(loss(model(x), y).item(), rel=1e-9)
+
+
+def test_one_example_is_its_own_mean_and_sum():
+    model = built(small).double()
+    x, y = small_batch(1)
+    row = CurvatureMonitor(model, partial(F.cross_entropy, reduction="sum"), (x, y)).measure()
+    assert row["loss"] == pytest.approx(F.cross_entropy(model(x), y).item(), rel=1e-9)
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 1e3])

@@ -138,8 +138,9 @@ def test_vgg_draws_convolutions_with_variance_two_over_fan_out_and_zero_bias(nam
         assert linear.weight.abs().max() <= 1 / math.sqrt(linear.in_features)
 
 
-def test_resnet_draws_convolutions_with_variance_two_over_fan_out():
-    for convolution in layers(networks.build("resnet20"), nn.Conv2d):
+@pytest.mark.parametrize("name", ["resnet20", "resnet32", "resnet32_bn"])
+def test_resnet_draws_convolutions_with_variance_two_over_fan_out(name):
+    for convolution in layers(networks.build(name), nn.Conv2d):
         assert standard_deviation_is(
             convolution.weight, (2 / (9 * convolution.out_channels)) ** 0.5
         )
@@ -162,9 +163,10 @@ def test_the_other_networks_start_as_pytorch_does(name):
     assert all(torch.equal(ours, theirs) for ours, theirs in pairs)
 
 
+@pytest.mark.parametrize("name", ["6cnn", "text_cnn"])
 @pytest.mark.parametrize("init", ["xavier_normal", "kaiming_normal"])
-def test_a_named_initialization_replaces_every_weight_and_zeroes_the_biases(init):
-    for layer in layers(networks.build("6cnn", init=init), nn.Conv2d | nn.Linear):
+def test_a_named_initialization_replaces_every_weight_and_zeroes_the_biases(name, init):
+    for layer in layers(networks.build(name, init=init), nn.Conv1d | nn.Conv2d | nn.Linear):
         fan_out, fan_in = layer.weight.shape[0], layer.weight[0].numel()
         fan_out *= layer.weight[0, 0].numel()  # kernel size
         variance = 2 / (fan_in + fan_out) if init == "xavier_normal" else 2 / fan_in

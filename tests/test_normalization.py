@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,21 @@ def randomized(layer: nn.Module) -> nn.Module:
     for p in layer.double().parameters():
         p.data = torch.randn(p.shape, generator=generator, dtype=torch.float64)
     return layer
+
+
+class Direct(nn.Module):
+    """A function of ``torch`` itself, with a scale, a shift and running statistics of 4 channels
+    (or 5 entries)."""
+
+    def __init__(self, function: Callable[..., Tensor], channels: int = 4):
+        super().__init__()
+        self.function = function
+        self.weight, self.bias = (nn.Parameter(torch.empty(channels)) for _ in range(2))
+        self.register_buffer("mean", torch.linspace(-1, 1, channels).double())
+        self.register_buffer("var", torch.linspace(1, 2, channels).double())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x, self)
 
 
 LAYERS = {
@@ -33,6 +50,50 @@ LAYERS = {
     "instance, images": (nn.InstanceNorm2d(4), (3, 4, 2, 3)),
     "instance, running statistics": (
         nn.InstanceNorm2d(4, affine=True, track_running_stats=True).eval(),
+        (3, 4, 2, 3),
+    ),
+    "torch.layer_norm": (
+        Direct(lambda x, own: torch.layer_norm(x, [5], own.weight, own.bias, 0.1, False), 5),
+        (3, 4, 5),
+    ),
+    "torch.layer_norm, by name": (
+        Direct(lambda x, own: torch.layer_norm(x, normalized_shape=[4, 5], eps=0.1)),
+        (3, 4, 5),
+    ),
+    "torch.batch_norm": (
+        Direct(
+            lambda x, own: torch.batch_norm(
+                x, own.weight, own.bias, None, None, True, 0.1, 0.2, False
+            )
+        ),
+        (3, 4, 2, 3),
+    ),
+    "torch.batch_norm, evaluation mode": (
+        Direct(
+            lambda x, own: torch.batch_norm(
+                x, own.weight, own.bias, own.mean, own.var, False, 0.1, 0.2, False
+            )
+        ),
+        (3, 4, 2, 3),
+    ),
+    "torch.instance_norm": (
+        Direct(
+            lambda x, own: torch.instance_norm(
+                x, own.weight, own.bias, None, None, True, 0.1, 0.2, False
+            )
+        ),
+        (3, 4, 2, 3),
+    ),
+    "torch.instance_norm, running statistics": (
+        Direct(
+            lambda x, own: torch.instance_norm(
+                x, own.weight, own.bias, own.mean, own.var, False, 0.1, 0.2, False
+            )
+        ),
+        (3, 4, 2, 3),
+    ),
+    "torch.group_norm": (
+        Direct(lambda x, own: torch.group_norm(x, 2, own.weight, own.bias, 0.2)),
         (3, 4, 2, 3),
     ),
 }

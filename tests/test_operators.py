@@ -491,6 +491,27 @@ def test_empty_data_is_refused(name):
             operators.mean_jacobian(dense.network("linear"), inputs)
 
 
+@both_operators
+def test_an_empty_pair_is_refused_with_the_lengths(name):
+    x, y = dense.examples(N)
+    for data, lengths in (([(x, y), (x[:0], y[:0])], "7, 0"), ([(x[:0], y[:0])], "0")):
+        with pytest.raises(ValueError, match=rf"at least one example in each .*\[{lengths}\]"):
+            SYMMETRIC[name](dense.network("linear"), operators.squared, data)
+        with pytest.raises(ValueError, match=rf"at least one example in each .*\[{lengths}\]"):
+            operators.loss_and_gradient(dense.network("linear"), operators.squared, data)
+
+
+@pytest.mark.parametrize("chunk", [0, -3])
+def test_a_chunk_below_1_is_refused(chunk):
+    model, (x, y) = dense.network("linear"), dense.examples(N)
+    for op in (*SYMMETRIC.values(), operators.linearize, operators.loss_and_gradient):
+        with pytest.raises(ValueError, match=f"chunk: expected at least 1, got {chunk}"):
+            op(model, operators.squared, (x, y), chunk=chunk)
+    for op in (operators.mean_jacobian, operators.mean_jacobian_gram):
+        with pytest.raises(ValueError, match=f"chunk: expected at least 1, got {chunk}"):
+            op(model, x, chunk=chunk)
+
+
 def test_a_model_without_trainable_parameters_is_refused():
     model = dense.network("linear").requires_grad_(False)
     with pytest.raises(ValueError, match="trainable parameters"):
@@ -591,6 +612,37 @@ def test_curvatures_along_a_direction_are_those_of_each_examples_hessian(kind, l
 def test_curvatures_along_a_direction_where_examples_are_normalized_together_are_right_on_average():
     model, (x, y) = dense.network("batch normalization").train(), dense.examples(N)
     v = torch.linspace(-1, 1, len(dense.parameters(model))).double()
+    found = operators.curvatures_along(model, operators.cross_entropy, (x, y), v)
+    assert close(found.mean(), v @ dense.hessian(model, "cross_entropy", x, y) @ v)
+
+
+class Direct(nn.Module):
+    """Normalization by a function of ``torch`` itself, behind a layer."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
+        self.layer, self.head = nn.Linear(8, 8), nn.Linear(8, dense.CLASSES)
+
+    def forward(self, x):
+        x = self.layer(x.flatten(1)).unflatten(1, (2, 4))
+        if self.kind == "layer":
+            x = torch.layer_norm(x, (4,))
+        elif self.kind == "batch":
+            x = torch.batch_norm(x, None, None, None, None, True, 0.1, 1e-5, False)
+        elif self.kind == "instance":
+            x = torch.instance_norm(x, None, None, None, None, True, 0.1, 1e-5, False)
+        else:
+            x = torch.group_norm(x, 1)
+        return self.head(x.flatten(1))
+
+
+@pytest.mark.parametrize("kind", ["layer", "batch", "instance", "group"])
+def test_curvatures_along_a_direction_are_right_for_normalization_called_directly(kind):
+    torch.manual_seed(0)
+    model, (x, y) = Direct(kind).double(), dense.examples(N)
+    v = torch.randn(len(dense.parameters(model)), generator=torch.Generator().manual_seed(3))
+    v = v.double()
     found = operators.curvatures_along(model, operators.cross_entropy, (x, y), v)
     assert close(found.mean(), v @ dense.hessian(model, "cross_entropy", x, y) @ v)
 

@@ -346,6 +346,68 @@ def test_examples_that_influence_each_other_are_refused(chunk):
         jacobian_grams(model, x, chunk=chunk)
 
 
+def normalized_first(layer: nn.Module, inputs: int = 12) -> nn.Sequential:
+    return nn.Sequential(layer, nn.Flatten(), nn.Linear(inputs, CLASSES)).double().train()
+
+
+@pytest.mark.parametrize("chunk", [None, 1])
+@pytest.mark.parametrize(
+    ("model", "shape"),
+    [
+        (normalized_first(nn.BatchNorm2d(3)), (3, 2, 2)),
+        (normalized_first(nn.BatchNorm2d(3, affine=False)), (3, 2, 2)),
+        (normalized_first(nn.BatchNorm2d(3, track_running_stats=False)).eval(), (3, 2, 2)),
+        (normalized_first(nn.BatchNorm1d(12)), (12,)),
+        (normalized_first(nn.Sequential(nn.ReLU(inplace=True), nn.BatchNorm1d(3))), (3, 4)),
+    ],
+)
+def test_examples_that_influence_each_other_before_any_layer_are_refused(model, shape, chunk):
+    x = inputs(4, *shape)
+    for given in (x, torch.cat([x[:1], x[:1], x[2:]])):
+        before = [b.clone() for b in model.buffers()]
+        with pytest.raises(ValueError, match="influence each other"):
+            jacobian_grams(model, given, chunk=chunk)
+        assert all(map(torch.equal, before, model.buffers()))
+        assert not given.requires_grad
+
+
+def test_words_that_are_normalized_together_are_refused():
+    words = torch.tensor([[1, 2, 2], [6, 0, 1], [3, 3, 4]])
+    model = normalized_first(nn.Sequential(nn.Embedding(7, 4), nn.BatchNorm1d(3)))
+    with pytest.raises(ValueError, match="influence each other"):
+        jacobian_grams(model, words)
+    with pytest.raises(ValueError, match="influence each other"):  # a single value per channel
+        jacobian_grams(normalized_first(Summed(), 4), words)
+    assert_exact(model.eval(), words)
+
+
+class Summed(nn.Module):
+    """The normalized sum of the vectors of words."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.vectors, self.normalization = nn.Embedding(7, 4), nn.BatchNorm1d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.normalization(self.vectors(x).sum(1))
+
+
+class Apart(nn.Module):
+    """Batch normalization in training mode that keeps examples apart: each a batch of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.normalization, self.head = nn.BatchNorm1d(3), nn.Linear(12, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.cat([self.normalization(one).flatten(1) for one in x.split(1)]))
+
+
+def test_batch_normalization_in_training_mode_that_keeps_examples_apart_is_exact():
+    model = seeded(Apart()).train()
+    assert_exact(model, inputs(4, 3, 4))
+
+
 def test_random_layers_are_refused_and_the_random_state_is_kept():
     model = nn.Sequential(nn.Linear(4, 4), nn.Dropout(), nn.Linear(4, CLASSES)).double()
     state = torch.get_rng_state()
