@@ -65,8 +65,13 @@ NORMALIZED = (
     "resnet32_bn",
 )
 """Those of them whose batch normalization makes the examples of a batch influence each other."""
+NORMALIZED_NUMBERS = ("mlp_300_100_bn",)
+"""Those of them that normalize one number of an example, not an image of many: PyTorch refuses to
+train them on a batch of one."""
 OF_TWO_CLASSES = ("lstm", "text_cnn", "lstm_small", "text_cnn_small")
 """Those of them with two logits, whose M has one eigenvector."""
+MAX_SEED = 2**63 - 1
+"""The largest seed, of 63 bits: within what PyTorch's generators take."""
 INPUTS = ("standardized", "unit")
 DECAY_AT = (0.3, 0.6, 0.8)
 """Shares of the steps at which the learning rate decays, where ``lr_decay`` is below 1."""
@@ -119,7 +124,7 @@ class RunConfig:
         batch_size: |B|, or None for the full batch.
         init: one of ``INITIALIZATIONS``; "default" is the network's own (PAPER section 6).
         loss: one of ``LOSSES``, averaged over examples; "squared" is ½‖z − e_y‖².
-        seed: of the initialization, of the choice of examples and of the mini-batches.
+        seed: of the initialization, of the choice of examples and of the mini-batches; below 2⁶³.
         dtype: floating-point type of training and measuring.
         autocast: training passes compute in bfloat16 where PyTorch's autocast has it so; parameters
             and gradients stay in ``dtype``, and so do all measurements but those of the logits of
@@ -191,6 +196,8 @@ class RunConfig:
             raise ValueError(f"autocast: expected dtype float32 with it, got {self.dtype}")
         for field in ("examples", "steps", "chunk", "probe"):
             _integer(field, getattr(self, field), at_least=1)
+        if isinstance(self.seed, int) and self.seed > MAX_SEED:
+            raise ValueError(f"seed: expected less than 2**63, got {self.seed}")
         for field in ("seed", "test_examples", "regularizer_from", "lr_decay_at"):
             _integer(field, getattr(self, field), at_least=0)
         if self.dataset in TEXTS and (self.augment or self.inputs != "standardized"):
@@ -204,6 +211,13 @@ class RunConfig:
                 raise ValueError(
                     f"batch_size: expected at most examples = {self.examples}, "
                     f"got {self.batch_size}"
+                )
+        if self.network in NORMALIZED_NUMBERS:
+            batch = self.batch_size or self.examples
+            if self.chunk == 1 or batch % self.chunk == 1:
+                raise ValueError(
+                    f"chunk: expected no chunk of a single example with the batch normalization of "
+                    f"{self.network!r}, got a batch of {batch} in chunks of {self.chunk}"
                 )
         if self.probe > self.examples:
             raise ValueError(
@@ -237,7 +251,7 @@ class RunConfig:
             else:
                 what = f"0 with regularizer {self.regularizer!r}, which has none"
                 self._number(field, lambda v: v == 0, what)
-        object.__setattr__(self, "measures", _measures(self.measures))
+        object.__setattr__(self, "measures", canonical_measures(self.measures))
         if "predictions" in dict(self.measures) and not self.test_examples:
             raise ValueError(
                 f"measures: predictions are of test examples, expected test_examples above 0, got "
@@ -276,7 +290,11 @@ class RunConfig:
             raise ValueError(f"{field}: expected a number, got {value!r}")
         if not valid(value):
             raise ValueError(f"{field}: expected {what}, got {value!r}")
-        object.__setattr__(self, field, float(value))
+        try:
+            number = float(value)
+        except OverflowError:
+            raise ValueError(f"{field}: expected {what}, got one beyond any float") from None
+        object.__setattr__(self, field, number)
 
     # -- identity ---------------------------------------------------------------------------------
     def to_dict(self) -> dict[str, Any]:
@@ -329,7 +347,7 @@ class RunConfig:
         if isinstance(source, str):
             try:
                 source = json.loads(source)
-            except json.JSONDecodeError as error:
+            except (json.JSONDecodeError, RecursionError) as error:
                 raise ValueError(
                     f"run configuration: expected a JSON object, got {error}"
                 ) from None
@@ -387,15 +405,33 @@ def _known_fields(fields: Iterable[str]) -> None:
         )
 
 
-def _measures(value: Any) -> tuple[tuple[str, tuple[Window, ...]], ...]:
-    pairs = list(value.items() if isinstance(value, Mapping) else value)
-    out = []
-    for name, windows in sorted(pairs):
-        _one_of("measure", name, MEASURES)
-        out.append((name, tuple(_window(name, w) for w in windows)))
-    if len(dict(out)) != len(out):
-        raise ValueError(f"measures: each name once, got {[name for name, _ in out]}")
-    return tuple(out)
+def canonical_measures(value: Any) -> tuple[tuple[str, tuple[Window, ...]], ...]:
+    """``RunConfig.measures`` out of windows by name or pairs (name, windows): sorted by name.
+
+    Raises:
+        ValueError: for anything else, an unknown name or one that comes twice.
+    """
+    try:
+        pairs = [(n, w) for n, w in (value.items() if isinstance(value, Mapping) else value)]
+    except (TypeError, ValueError):
+        raise ValueError(f"measures: expected windows by name, got {value!r}") from None
+    for name, _ in pairs:
+        _one_of("measures", name, MEASURES)
+    names = sorted(name for name, _ in pairs)
+    if len(set(names)) != len(names):
+        raise ValueError(f"measures: expected each name once, got {', '.join(names)}")
+    given = dict(pairs)
+    return tuple((name, _windows(name, given[name])) for name in names)
+
+
+def _windows(name: str, windows: Any) -> tuple[Window, ...]:
+    try:
+        found = tuple(windows)
+    except TypeError:
+        raise ValueError(
+            f"measures[{name!r}]: expected windows (start, stop, every), got {windows!r}"
+        ) from None
+    return tuple(_window(name, window) for window in found)
 
 
 def _window(name: str, window: Any) -> Window:

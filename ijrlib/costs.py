@@ -197,7 +197,7 @@ def _searches(config: RunConfig) -> float:
     """Gradients of the probe that the searches for the sharpest directions take."""
     if not config.sharpest:
         return 0.0
-    count = math.ceil((config.steps - config.regularizer_from) / SEARCH_EVERY)
+    count = math.ceil(max(0, config.steps - config.regularizer_from) / SEARCH_EVERY)
     return count * SEARCH_GRADIENTS * (config.sharpest + 2)
 
 

@@ -75,7 +75,7 @@ SPECTRUM_PRODUCTS = 400
 WIDTH_RISE = 1.2
 WIDTH_LIMITS = (0.25, 64.0)
 WIDTH_RTOL = 0.02
-"""α*: by which factor the loss rises, between which α that is looked for and how well."""
+"""α*: by which factor the loss rises, from which α to which it is looked for, and how well."""
 
 COVARIANCE_TOP = 5
 """The eigenvectors of K on which the gradient is projected (Figure 5 there)."""
@@ -571,9 +571,12 @@ def break_even(state: State) -> Values:
     """Whether SGD is stable along r, the top eigenvector of H, on the probe.
 
     Columns curvature_variance, s² = Var_x[rᵀH_x r], which with ‖H‖ gives the criterion of
-    :func:`ijrlib.break_even.growth`, and step_width, α*: the least α with
-    L(θ − α(θ(t) − θ(t + 1))) ≥ 1.2·L(θ), nan where there is none between ``WIDTH_LIMITS``.  It is
-    looked for at α growing by the factor √2, then by bisection.  Costs about 8 gradients.
+    :func:`ijrlib.break_even.growth`, and step_width, α*: the least α found with
+    L(θ − α(θ(t) − θ(t + 1))) ≥ 1.2·L(θ) or not a number.  It is looked for at α growing by the
+    factor √2 from the first of ``WIDTH_LIMITS`` to the last, then by bisection between the first
+    such α and the one before it (0 before the first), to ``WIDTH_RTOL``: so a width below the
+    first limit is found too, however small.  nan where there is none up to the last limit, and
+    where L(θ) is 0 or nan, of which no rise can be told.  Costs about 8 gradients.
     """
     loss = LOSSES[state.loss]
     curvatures = curvatures_along(
@@ -586,11 +589,15 @@ def break_even(state: State) -> Values:
 
 
 def _step_width(state: State) -> float:
+    loss = float(state.probe_gradient[0])
+    if not loss > 0:
+        return float("nan")
+
     def rises(alpha: float) -> bool:
         moved = losses_along(
             state.model, LOSSES[state.loss], state.probe, state.update, [-alpha], chunk=state.chunk
         )
-        return not next(moved) < WIDTH_RISE * float(state.probe_gradient[0])
+        return not next(moved) < WIDTH_RISE * loss
 
     low, high = 0.0, WIDTH_LIMITS[0]
     while not rises(high):

@@ -75,7 +75,8 @@ def top_eigenpair(
     Args:
         op: has ``shape`` (m, m) and ``op @ v``.
         v0: start vector (m,) or start vectors (m, b), such as the previous eigenvector; else
-            random.
+            random.  Columns that are zero or not finite are left out.  "power" starts from the
+            first that is left, "pyhessian" from a random vector of its own.
         rtol: relative residual at which to stop.  The eigenvalue's own error is of second order, at
             most (residual·θ)² / gap.
         max_products: products at most; the best pair found is returned with its residual.  An
@@ -86,10 +87,10 @@ def top_eigenpair(
             :func:`ijrlib.operators.hessian`).  Both find the eigenvalue largest in **magnitude**.
 
     Raises:
-        ValueError: unknown method, shapes that do not fit, a start vector that is zero or not
-            finite.
+        ValueError: unknown method, shapes that do not fit, a precision other than single and
+            double, or no start vector that is finite and other than zero.
     """
-    _square(op)
+    solvable(op)
     if method == "lanczos":
         return top_eigenpairs(op, 1, v0, rtol=rtol, max_products=max_products, seed=seed)[0]
     if method == "power":
@@ -116,7 +117,7 @@ def top_eigenpairs(
     is the rounding of A itself (a Hessian of ten million parameters in float32: 10⁻³), which no
     further product lowers.
     """
-    m = _square(op)
+    m = solvable(op)
     if not 1 <= k <= min(m, max_products):
         raise ValueError(f"k: expected 1 to {min(m, max_products)}, got {k}")
     randoms = torch.Generator().manual_seed(seed)
@@ -132,7 +133,7 @@ def top_eigenpairs(
         if space.size >= k:
             values, mixing = space.ritz()
             residuals = [space.residual(values[j], mixing[:, j]) for j in range(k)]
-            norms = [float(r.norm()) for r in residuals]
+            norms = [float(norm(r)) for r in residuals]
             floor = 10 * torch.finfo(dtype).eps * float(values.abs().max())
             open_ = [j for j in range(k) if norms[j] > max(rtol * abs(float(values[j])), floor)]
             stalled = False
@@ -163,6 +164,21 @@ def top_eigenpairs(
             since, total, smallest = space.products, -math.inf, math.inf
 
 
+def norm(v: Tensor) -> Tensor:
+    """‖v‖, also where the squares of v's entries underflow or overflow its type.
+
+    From √(m·tiny) on, tiny the least normal number, what the squares lose is within rounding, and
+    the norm is torch's own.
+    """
+    found = v.norm()
+    if (len(v) * torch.finfo(v.dtype).tiny) ** 0.5 <= float(found) < math.inf:
+        return found
+    largest = v.abs().max()
+    if not 0 < float(largest) < math.inf:
+        return found
+    return largest * (v / largest).norm()
+
+
 def basis_size(like: Tensor, wanted: int, least: int) -> int:
     """The number of basis vectors that fit into ``BASIS_BYTES``, at least and at most as given."""
     fitting = BASIS_BYTES // (2 * like.numel() * like.element_size())
@@ -185,14 +201,14 @@ class Subspace:
 
     def expand(self, v: Tensor) -> bool:
         """Add v, made orthonormal to the basis; False where it lies within the span."""
-        v = v / v.norm()
+        v = v / norm(v)
         known = self.basis[: self.size]
         for _ in range(2):
             v = v - known.T @ (known @ v)
-        norm = v.norm()
-        if not norm > 10 * len(v) ** 0.5 * torch.finfo(v.dtype).eps:
+        rest = v.norm()
+        if not rest > 10 * len(v) ** 0.5 * torch.finfo(v.dtype).eps:
             return False
-        v = v / norm
+        v = v / rest
         v = v - known.T @ (known @ v)
         j = self.size
         self.basis[j] = v / v.norm()
@@ -242,7 +258,7 @@ def jacobian_norm(
             between iterations ("power").
 
     Raises:
-        ValueError: for an unknown method.
+        ValueError: for an unknown method, or "golub-kahan" of a model in half precision.
     """
     if method == "power":
         return algorithm_2(mean_jacobian(model, x), rtol=rtol, seed=seed)[-1]
@@ -268,31 +284,31 @@ def algorithm_2(
     u = _random_like(op.shape[1], op.dtype, op.device, torch.Generator().manual_seed(seed))
     values: list[float] = []
     for _ in range(max_iterations):
-        v = op @ (u / u.norm())
-        values.append(float(v.norm()))  # vᵀ⟨J⟩u for v = ⟨J⟩u/‖⟨J⟩u‖
+        v = op @ (u / norm(u))
+        values.append(float(norm(v)))  # vᵀ⟨J⟩u for v = ⟨J⟩u/‖⟨J⟩u‖
         settled = len(values) > 1 and abs(values[-1] - values[-2]) <= rtol * values[-1]
         if values[-1] == 0 or settled:
             break
-        u = op.T @ (v / v.norm())
+        u = op.T @ (v / norm(v))
     return values
 
 
 def _power_iteration(
     op: Any, v0: Tensor | None, rtol: float, max_products: int, seed: int
 ) -> Eigenpair:
-    start = _random(op, torch.Generator().manual_seed(seed)) if v0 is None else v0.reshape(len(v0))
+    start = _random(op, torch.Generator().manual_seed(seed)) if v0 is None else v0
     x = start_vectors(op, start)[0]
-    x = x / x.norm()
+    x = x / norm(x)
     products = 0
     while True:
         image = op @ x
         products += 1
         value = float(x @ image)
-        residual = float((image - value * x).norm())
+        residual = float(norm(image - value * x))
         converged = residual <= rtol * abs(value)
-        if converged or products >= max_products or not image.norm() > 0:
+        if converged or products >= max_products or not norm(image) > 0:
             return Eigenpair(value, x, residual / (abs(value) or 1.0), products, converged)
-        x = image / image.norm()
+        x = image / norm(image)
 
 
 def _pyhessian(op: Any, rtol: float, max_products: int) -> Eigenpair:
@@ -327,7 +343,7 @@ def _pyhessian(op: Any, rtol: float, max_products: int) -> Eigenpair:
             module.training = mode[name]
     x = torch.cat([v.reshape(-1) for v in vectors[0]])
     value = float(values[0])
-    residual = float((op @ x - value * x).norm()) / (abs(value) or 1.0)
+    residual = float(norm(op @ x - value * x)) / (abs(value) or 1.0)
     products = (passes - first) // len(pairs) + 1
     return Eigenpair(value, x, residual, products, residual <= rtol)
 
@@ -339,6 +355,19 @@ def _square(op: Any) -> int:
     return shape[0]
 
 
+def solvable(op: Any, name: str = "op") -> int:
+    """m of an operator (m, m) that an eigensolver can take.
+
+    Raises:
+        ValueError: for another shape, or numbers of another type than float32 and float64: in half
+            precision no vector can be told from the span of some hundred others.
+    """
+    m = _square(op)
+    if (dtype := _dtype(op)) not in (torch.float32, torch.float64):
+        raise ValueError(f"{name}: expected numbers in float32 or float64, got {dtype}")
+    return m
+
+
 def start_vectors(op: Any, v0: Tensor) -> list[Tensor]:
     """The columns of v0, (m,) or (m, b), that are finite and not zero, as ``op`` takes them.
 
@@ -346,10 +375,10 @@ def start_vectors(op: Any, v0: Tensor) -> list[Tensor]:
         ValueError: for another shape, or where no column is left.
     """
     m = _square(op)
-    if v0.shape[0] != m or v0.ndim > 2:
+    if v0.ndim not in (1, 2) or v0.shape[0] != m:
         raise ValueError(f"v0: expected shape ({m},) or ({m}, b), got {tuple(v0.shape)}")
-    columns = v0.to(_random(op, torch.Generator())).reshape(m, -1).unbind(1)
-    starts = [v.contiguous() for v in columns if bool(torch.isfinite(v).all()) and v.norm() > 0]
+    columns = v0.to(_random(op, torch.Generator())).reshape(m, v0.numel() // m).unbind(1)
+    starts = [v.contiguous() for v in columns if bool(torch.isfinite(v).all()) and norm(v) > 0]
     if not starts:
         raise ValueError("v0: expected a finite vector other than zero")
     return starts
@@ -362,9 +391,12 @@ def random_vectors(op: Any, count: int, seed: int | torch.Generator) -> list[Ten
 
 
 def _random(op: Any, generator: torch.Generator) -> Tensor:
-    dtype = getattr(op, "dtype", torch.get_default_dtype())
     device = getattr(op, "device", torch.device("cpu"))
-    return _random_like(op.shape[0], dtype, device, generator)
+    return _random_like(op.shape[0], _dtype(op), device, generator)
+
+
+def _dtype(op: Any) -> Any:
+    return getattr(op, "dtype", torch.get_default_dtype())
 
 
 def _random_like(n: int, dtype: Any, device: Any, generator: torch.Generator) -> Tensor:

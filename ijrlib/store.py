@@ -19,15 +19,16 @@ import os
 import shutil
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from pyarrow import ArrowException, parquet
+from pyarrow import parquet
 
-from ijrlib.config import RunConfig
+from ijrlib.config import RunConfig, canonical_measures
 
 FORMAT = 1
 FILES = ("series.parquet", "arrays.npz")
@@ -83,9 +84,12 @@ def save(run: Run, runs_dir: str | Path | None = None) -> Path:
     complete.
 
     Raises:
-        ValueError: where the series has no ``step`` column or its steps do not increase.
+        ValueError: where the series has no ``step`` column or its steps do not increase, or a
+            column or an array is not of numbers (of real ones; arrays may be of truth values too).
     """
     _check_steps(run.series)
+    _check_columns(run.series)
+    _check_arrays(run.arrays)
     parent = _runs_dir(runs_dir)
     parent.mkdir(parents=True, exist_ok=True)
     target = parent / run.config.name
@@ -128,26 +132,43 @@ def load(run: RunConfig | str | Path, runs_dir: str | Path | None = None) -> Run
     folder = _runs_dir(runs_dir) / run.name if isinstance(run, RunConfig) else Path(run)
     if not folder.is_dir() or not any(folder.iterdir()):
         raise MissingRun(f"no run at {folder}")
+    config, sums, provenance = _description(folder)
+    for name in FILES:
+        if not (folder / name).is_file():
+            raise DamagedRun(f"{folder}: {name} is missing")
+        try:
+            found = _sha256(folder / name)
+        except OSError as error:
+            raise DamagedRun(f"{folder}: {name} is not readable ({error!r})") from None
+        if found != sums.get(name):
+            raise DamagedRun(
+                f"{folder}: {name} has SHA-256 {found}, run.json says {sums.get(name)}"
+            )
+    return Run(config, _series(folder), _arrays(folder), provenance, folder)
+
+
+# What a damaged or a malicious file makes a parser raise is not for its documentation to say: zlib
+# and lzma have errors of their own, and attributes may be missing.  So the three readers below
+# take any exception for damage.
+
+
+def _description(folder: Path) -> tuple[RunConfig, dict[str, Any], dict[str, Any]]:
+    """Configuration, SHA-256 by file and provenance, as run.json has them."""
     try:
         document = json.loads((folder / "run.json").read_text())
         config = RunConfig.from_json(document["config"])
         sums, provenance, version = document["sha256"], document["provenance"], document["format"]
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except Exception as error:
         raise DamagedRun(f"{folder}: run.json is not readable ({error!r})") from None
     if version != FORMAT:
         raise DamagedRun(f"{folder}: expected format {FORMAT}, got {version!r}")
     if config.name != folder.name:
         raise DamagedRun(f"{folder}: its configuration belongs to a run named {config.name}")
-    for name in FILES:
-        if not (folder / name).is_file():
-            raise DamagedRun(f"{folder}: {name} is missing")
-        if (found := _sha256(folder / name)) != sums.get(name):
-            raise DamagedRun(
-                f"{folder}: {name} has SHA-256 {found}, run.json says {sums.get(name)}"
-            )
+    if not isinstance(sums, dict):
+        raise DamagedRun(f"{folder}: expected SHA-256 by file, got {sums!r}")
     if not isinstance(provenance, dict):
         raise DamagedRun(f"{folder}: expected provenance by name, got {provenance!r}")
-    return Run(config, _series(folder), _arrays(folder), provenance, folder)
+    return config, sums, provenance
 
 
 def _series(folder: Path) -> pd.DataFrame:
@@ -159,9 +180,8 @@ def _series(folder: Path) -> pd.DataFrame:
                 raise ValueError(f"expected at most {LIMIT_BYTES} bytes, got {size}")
             series = file.read().to_pandas()
         _check_steps(series)
-        if words := [name for name, kind in series.dtypes.items() if kind.kind not in "fiu"]:
-            raise ValueError(f"expected numbers, got something else in {', '.join(words)}")
-    except (ValueError, OSError, ArrowException) as error:
+        _check_columns(series)
+    except Exception as error:
         raise DamagedRun(f"{folder}: series.parquet: {error}") from None
     return series
 
@@ -176,9 +196,8 @@ def _arrays(folder: Path) -> dict[str, np.ndarray]:
             raise ValueError(f"expected at most {LIMIT_BYTES} bytes, got {size}")
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-        if words := [name for name, array in arrays.items() if array.dtype.kind not in "fiub"]:
-            raise ValueError(f"expected numbers, got something else in {', '.join(words)}")
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
+        _check_arrays(arrays)
+    except Exception as error:
         raise DamagedRun(f"{folder}: arrays.npz: {error}") from None
     return arrays
 
@@ -192,22 +211,43 @@ def _check_steps(series: pd.DataFrame) -> None:
         )
 
 
+def _check_columns(series: pd.DataFrame) -> None:
+    kinds = [(str(name), kind) for name, kind in series.dtypes.items()]
+    if words := [f"{name} ({kind})" for name, kind in kinds if kind.kind not in "fiu"]:
+        raise ValueError(f"expected numbers, got something else in {', '.join(words)}")
+
+
+def _check_arrays(arrays: Mapping[str, Any]) -> None:
+    kinds = {name: np.asanyarray(array).dtype for name, array in arrays.items()}
+    if words := [f"{name} ({kind})" for name, kind in kinds.items() if kind.kind not in "fiub"]:
+        raise ValueError(f"expected numbers, got something else in {', '.join(words)}")
+
+
 def find(runs_dir: str | Path | None = None, **fields: Any) -> list[Run]:
-    """All stored runs whose configuration has the given fields, sorted by name.
+    """All stored runs whose configuration has the given fields, sorted by name; ``measures`` in any
+    form that :class:`~ijrlib.config.RunConfig` takes.
 
     Raises:
-        ValueError: for a name that is no field of :class:`~ijrlib.config.RunConfig`.
-        DamagedRun: where a matching folder is damaged.
+        ValueError: for a name that is no field of :class:`~ijrlib.config.RunConfig`, or for
+            ``measures`` that it would refuse.
+        DamagedRun: where a matching folder is damaged, or the run.json of any folder, without which
+            it cannot be told whether it matches.
     """
     valid = RunConfig.__dataclass_fields__
     if unknown := [name for name in fields if name not in valid]:
         raise ValueError(f"find: no field {unknown}; fields: {', '.join(valid)}")
+    if "measures" in fields:
+        fields["measures"] = canonical_measures(fields["measures"])
     parent = _runs_dir(runs_dir)
     folders = sorted(
         p.parent for p in parent.glob("*/run.json") if not p.parent.name.startswith(".")
     )
-    runs = (load(folder) for folder in folders)
-    return [r for r in runs if all(getattr(r.config, k) == v for k, v in fields.items())]
+
+    def matches(folder: Path) -> bool:
+        config, _, _ = _description(folder)
+        return all(getattr(config, name) == value for name, value in fields.items())
+
+    return [load(folder) for folder in folders if matches(folder)]
 
 
 def named(name: str | Path, runs_dir: str | Path | None = None) -> Run:

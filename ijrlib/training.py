@@ -102,6 +102,9 @@ def train(
         lr_decay: factor on the learning rate at each of the shares ``DECAY_AT`` of the steps.
         lr_decay_at: the one step at which the learning rate decays in place of these.
         augment: see :class:`~ijrlib.config.RunConfig`.
+
+    Raises:
+        ValueError: at the first step, for a batch size outside 1 … the number of examples.
     """
     tensors = list(trainable(model).values())
     optimizer = optimizer or torch.optim.SGD(tensors, lr)
@@ -173,10 +176,16 @@ def random_direction(classes: int, seed: int, step: int) -> Tensor:
 
 
 def batch_indices(examples: int, batch_size: int, seed: int, step: int) -> Tensor:
-    """Indices of the mini-batch of one step: shuffled epochs, the last incomplete batch dropped."""
+    """Indices of the mini-batch of one step: shuffled epochs, the last incomplete batch dropped.
+
+    Raises:
+        ValueError: for a batch size outside 1 … ``examples``.
+    """
+    if not 1 <= batch_size <= examples:
+        raise ValueError(f"batch_size: expected 1 to {examples}, got {batch_size}")
     per_epoch = examples // batch_size
     epoch, position = divmod(step, per_epoch)
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**64)
     order = torch.randperm(examples, generator=generator)
     return order[position * batch_size : (position + 1) * batch_size]
 

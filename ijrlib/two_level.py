@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from ijrlib import spectra
-from ijrlib.spectra import Eigenpair, Subspace, random_vectors, start_vectors
+from ijrlib.spectra import Eigenpair, Subspace, norm, random_vectors, solvable, start_vectors
 
 FIRST_RESIDUAL = 0.1
 """Relative residual to which the first eigenvector of S is found from given start vectors."""
@@ -65,14 +65,14 @@ def top_eigenpair(
         op: A; has ``shape`` (m, m) and ``op @ v``.
         surrogate: S, of the same shape; the closer to A, the fewer products with A.
         v0: start vector (m,) or start vectors (m, b), such as previous eigenvectors and the
-            gradient.
+            gradient.  Columns that are zero or not finite are left out.
         rtol: relative error of θ at which to stop.  It is estimated: by how much one more product
             with A is predicted to raise θ.  (Where the surrogate is given up, a relative residual.)
-        max_products: products with A at most; the best pair found is returned.
+        max_products: products with A at most, one or more; the best pair found is returned.
         seed: of the random start vector.
         cold: start from the top eigenvector of S, found from a random vector, and spend the first
-            products with A on the vectors ``v0`` themselves, lest S be blind to the top
-            eigenvector.
+            products with A on the vectors ``v0`` themselves, as many as ``max_products`` allows,
+            lest S be blind to the top eigenvector.
         followed: how many of the first vectors of ``v0`` are eigenvectors of matrices near A.
             Where the pair found has left one of them behind, A is asked about that one before the
             pair is believed, lest S have led from the top eigenvector to the next.
@@ -82,10 +82,15 @@ def top_eigenpair(
         says whether the estimated error is within ``rtol``.
 
     Raises:
-        ValueError: shapes that do not fit, a start vector that is zero or not finite.
+        ValueError: shapes that do not fit, a precision other than single and double, no start
+            vector that is finite and other than zero, or ``max_products`` below 1.
     """
+    solvable(op)
     if tuple(surrogate.shape) != tuple(op.shape):
         raise ValueError(f"surrogate: expected shape {op.shape}, got {surrogate.shape}")
+    solvable(surrogate, "surrogate")
+    if max_products < 1:
+        raise ValueError(f"max_products: expected at least 1, got {max_products}")
     known = [] if v0 is None else start_vectors(op, v0)
     cold = cold or not known
     before = 0
@@ -96,16 +101,16 @@ def top_eigenpair(
         before, starts = first.products, [first.vector, *known]
     pairs = _Pairs(op, surrogate, starts, before)
     if cold:
-        for j in range(len(known)):
+        for j in range(min(len(known), max_products)):
             pairs.multiply(pairs.start(1 + j))
     target = FIRST_RESIDUAL
     patience = SURROGATE_PRODUCTS
     doubts = known[:followed]
     while pairs.finite:
         top, mix, residual = pairs.corrected()
-        norm = float(residual.norm())
+        size = float(norm(residual))
         enough = max(target * abs(top), pairs.rounding())
-        settled = pairs.columns and norm <= max(STOP_RESIDUAL * pairs.residual, enough)
+        settled = pairs.columns and size <= max(STOP_RESIDUAL * pairs.residual, enough)
         if settled and top - pairs.value <= max(rtol * abs(pairs.value), pairs.tiny):
             left = [v for v in doubts if pairs.share(v) < REMEMBERED]
             if not left or pairs.products >= max_products or pairs.full:
@@ -115,12 +120,12 @@ def top_eigenpair(
                 target = NEXT_RESIDUAL * pairs.residual / (abs(pairs.value) or 1.0)
                 pairs.expand(pairs.gap)
             continue
-        if norm > enough and patience:
+        if size > enough and patience:
             if pairs.expand(residual):
                 patience -= 1
                 continue
             top, mix, residual = pairs.corrected()  # the basis may have been restarted
-        if pairs.full and pairs.most_columns < max_products:
+        if pairs.full and pairs.products < max_products:
             rest = max_products - pairs.products
             pair = spectra.top_eigenpair(op, pairs.vectors(2).flip(1), rtol, rest)
             spent = pair.products + pairs.products
@@ -210,10 +215,10 @@ class _Pairs:
 
     def multiply(self, mix: Tensor) -> bool:
         """Add B·mix, made orthogonal to X, to X (one product with A); False where it lies in X."""
-        norm = mix.norm()
+        length = mix.norm()
         for _ in range(2):
             mix = mix - self.coefficients @ (self.coefficients.T @ mix)
-        if not mix.norm() > 1e-5 * norm:
+        if not mix.norm() > 1e-5 * length:
             return False
         mix = mix / mix.norm()
         image = self.op @ (self.basis().T @ mix.to(self.images))
@@ -228,7 +233,7 @@ class _Pairs:
         self.value = float(values[-1])
         x = self.basis().T @ (self.coefficients @ self.ritz[:, -1]).to(self.images)
         self.gap = self.images @ self.ritz[:, -1].to(self.images) - self.value * x
-        self.residual = float(self.gap.norm())
+        self.residual = float(norm(self.gap))
         self.tiny = 10 * torch.finfo(x.dtype).eps * float(values.abs().max())
         return True
 

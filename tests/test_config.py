@@ -268,3 +268,82 @@ def test_the_break_even_point_is_measured_for_plain_sgd_only(field):
     base = RunConfig("digits", 20, "6cnn", 0.1, 3, probe=10, measures={"break_even": [(0, 1, 1)]})
     with pytest.raises(ValueError, match=f"break_even .*{field} 0.5"):
         base.replace(**{field: 0.5})
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (5, "measures: expected windows by name, got 5"),
+        (None, "measures: expected windows by name, got None"),
+        ("norms", "measures: expected windows by name, got 'norms'"),
+        ({"curvature": 3}, r"measures\['curvature'\]: expected windows .*, got 3"),
+        ({"curvature": None}, r"measures\['curvature'\]: expected windows .*, got None"),
+        ({"curvature": [(0, 1, 1)], 3: [(0, 1, 1)]}, "measures: expected one of .*; got 3"),
+        ([("norms", [(0, 1, 1)]), ("norms", ((0, 2, 1),))], "measures: .* once, got norms, norms"),
+        ([("norms", [[0, 1, 1]]), ("norms", [[0, 1, 1]])], "measures: .* once, got norms, norms"),
+    ],
+)
+def test_measures_that_are_no_windows_by_name_are_refused(value, message):
+    with pytest.raises(ValueError, match=message):
+        make(measures=value)
+    with pytest.raises(ValueError, match=message):
+        RunConfig.from_json(make().to_dict() | {"measures": value})
+
+
+def test_measures_in_any_form_and_order_are_the_same_configuration():
+    windows = {"norms": [[0, 3, 1]], "curvature": [(0, 5, 2), (7, 9, 1)]}
+    pairs = [("curvature", ((0, 5, 2), (7, 9, 1))), ("norms", ((0, 3, 1),))]
+    assert make(measures=windows) == make(measures=pairs) == make(measures=pairs[::-1])
+    assert make(measures=windows).measures == tuple(pairs)
+
+
+def test_a_seed_has_63_bits():
+    assert make(seed=2**63 - 1).seed == config.MAX_SEED
+    networks.build("mlp_300_100", seed=config.MAX_SEED)
+    for seed in (2**63, 10**30):
+        with pytest.raises(ValueError, match=rf"seed: expected less than 2\*\*63, got {seed}"):
+            make(seed=seed)
+
+
+def test_a_number_beyond_any_float_is_refused():
+    with pytest.raises(ValueError, match="lr: expected a positive number, got one beyond"):
+        make(lr=10**400)
+
+
+def test_nested_beyond_all_reason_is_no_configuration():
+    with pytest.raises(ValueError, match="configuration: expected a JSON object"):
+        RunConfig.from_json("[" * 100_000)
+
+
+@pytest.mark.parametrize(
+    ("fields", "refused"),
+    [
+        ({"examples": 9, "chunk": 4, "probe": 9}, True),
+        ({"batch_size": 1}, True),
+        ({"batch_size": 8, "chunk": 7}, True),
+        ({"chunk": 1}, True),
+        ({"examples": 41}, False),
+        ({"batch_size": 8, "chunk": 8}, False),
+        ({"batch_size": 2}, False),
+    ],
+)
+def test_a_chunk_of_one_is_refused_where_numbers_are_normalized(fields, refused):
+    make(**fields)
+    make(network="simple_cnn_bn", **fields)
+    run = make(network="mlp_300_100") if refused else make(network="mlp_300_100_bn", **fields)
+    if refused:
+        with pytest.raises(ValueError, match="chunk: expected no chunk of a single example"):
+            run.replace(network="mlp_300_100_bn", **fields)
+
+
+def test_networks_that_normalize_numbers_are_those_that_cannot_be_trained_on_one_example():
+    with torch.device("meta"):
+        built = {name: networks.NETWORKS[name]() for name in config.NORMALIZED}
+        refused = set()
+        for name, network in built.items():
+            try:
+                network.train()(torch.zeros(1, *networks.INPUT_SHAPES[name]))
+            except ValueError as error:
+                assert "more than 1 value per channel" in str(error)
+                refused.add(name)
+    assert refused == set(config.NORMALIZED_NUMBERS)

@@ -109,3 +109,10 @@ def test_the_estimate_is_within_a_factor_of_four_of_what_stored_runs_took():
         predicted = costs.cpu_seconds(run.config)
         took = run.provenance["wall_seconds"]
         assert 1 / 4 < predicted / took < 4, run.config.name
+
+
+def test_a_rule_that_sets_in_after_the_last_step_searches_for_nothing():
+    plain = RunConfig("cifar10", 5000, "6cnn", 0.1, 10, batch_size=128, probe=200)
+    rule = plain.replace(regularizer="nudged", sharpest=3, regularizer_from=1000)
+    for cost in (costs.gradients, costs.passes, costs.moved_bytes, costs.cpu_seconds):
+        assert cost(rule) == cost(plain) >= 0

@@ -686,6 +686,25 @@ def test_a_step_so_short_that_no_multiple_raises_the_loss_has_no_width():
     assert np.isnan(measures.break_even(s)["step_width"])
 
 
+def test_a_width_below_the_first_that_is_tried_is_found():
+    s = state()
+    s.update = 3.0 * s.update
+    width = measures.break_even(s)["step_width"]
+    assert width > measures.WIDTH_LIMITS[0]
+    s.update = 1e4 * s.update
+    shorter = measures.break_even(s)["step_width"]
+    assert shorter == pytest.approx(1e-4 * width, rel=2 * measures.WIDTH_RTOL)
+
+
+@pytest.mark.parametrize("value", [0.0, torch.nan])
+def test_a_loss_of_zero_has_no_width_and_takes_no_passes(monkeypatch, value):
+    s = state()
+    _, gradient, z = s.probe_gradient
+    s.__dict__["probe_gradient"] = torch.tensor(value), gradient, z
+    monkeypatch.setattr(measures, "losses_along", lambda *_, **__: pytest.fail("a forward pass"))
+    assert np.isnan(measures._step_width(s))
+
+
 def test_trace_and_frobenius_norm_of_the_hessian_are_within_their_errors_of_the_dense_ones():
     s = state()
     out = measures.hessian_trace(s)

@@ -514,3 +514,62 @@ def test_hutchinsons_errors_are_those_of_its_means():
 def test_estimates_from_one_sample_are_refused():
     with pytest.raises(ValueError, match="at least 2, got 1"):
         spectra.hutchinson(torch.eye(3), samples=1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_refused_with_what_is_expected(dtype):
+    """From m = 165 on nothing is told from the span of the basis: the search never ended."""
+    op = torch.eye(170, dtype=dtype)
+    message = f"op: expected numbers in float32 or float64, got {dtype}"
+    for method in ("lanczos", "power", "pyhessian"):
+        with pytest.raises(ValueError, match=message):
+            spectra.top_eigenpair(op, method=method)
+    with pytest.raises(ValueError, match=message):
+        spectra.top_eigenpairs(op, 2)
+
+
+@pytest.mark.parametrize("method", ["lanczos", "power"])
+def test_columns_of_start_vectors_that_are_zero_or_not_finite_are_left_out(method):
+    matrix = symmetric(bulk(5.0, 3.0))
+    top = torch.linalg.eigh(matrix).eigenvectors[:, -1]
+    columns = torch.stack([0 * top, top * torch.nan, top, torch.ones_like(top)], dim=1)
+    pair = spectra.top_eigenpair(matrix, v0=columns, method=method)
+    assert pair.products == 1 and pair.converged and abs(pair.value - 5) < 1e-12
+    with pytest.raises(ValueError, match="finite vector other than zero"):
+        spectra.top_eigenpair(matrix, v0=columns[:, :2], method=method)
+
+
+@pytest.mark.parametrize("method", ["lanczos", "power"])
+@pytest.mark.parametrize("v0", [torch.tensor(1.0), torch.ones(4, 1, 1), torch.ones(1, 4)])
+def test_start_vectors_of_another_shape_are_refused(v0, method):
+    with pytest.raises(ValueError, match=r"expected shape \(4,\) or \(4, b\), got"):
+        spectra.top_eigenpair(torch.eye(4), v0=v0, method=method)
+    with pytest.raises(ValueError, match="finite vector other than zero"):
+        spectra.top_eigenpair(torch.eye(4), v0=torch.ones(4, 0), method=method)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-22, 1e-20, 1e-18, 1e-10, 1.0, 1e18, 1e19, 1e30])
+def test_a_norm_is_right_where_its_squares_leave_the_range_of_the_type(scale):
+    generator = torch.Generator().manual_seed(0)
+    v = (scale * torch.randn(300, generator=generator, dtype=torch.float64)).float()
+    exact = float(v.double().norm())
+    # 300 roundings of 2^-24, half of that for the root
+    assert float(spectra.norm(v)) == pytest.approx(exact, rel=200 * 2.0**-24)
+    if 1e-17 < scale < 1e17:
+        assert torch.equal(spectra.norm(v), v.norm())
+    for entry in (0.0, torch.inf, torch.nan):
+        found = spectra.norm(torch.full((3,), entry))
+        torch.testing.assert_close(found, torch.tensor(entry), equal_nan=True)
+
+
+@pytest.mark.parametrize("scale", [1e-24, 1e-22, 1e-20, 1e-18, 1e18, 1e22])
+@pytest.mark.parametrize("method", ["lanczos", "power"])
+def test_a_small_or_large_single_precision_operator_is_not_certified_falsely(scale, method):
+    values = torch.cat([torch.tensor([4.0, 3.0]).double(), torch.linspace(0, 2, 298).double()])
+    matrix = (scale * symmetric(values)).float()
+    for start in (None, scale * torch.ones(300)):
+        pair = spectra.top_eigenpair(matrix, v0=start, rtol=1e-3, method=method)
+        x = pair.vector.double()
+        true = float((matrix.double() @ x - pair.value * x).norm()) / pair.value
+        assert pair.converged and pair.value / scale == pytest.approx(4, rel=1e-5)
+        assert pair.residual == pytest.approx(true, abs=300 * 2.0**-24)

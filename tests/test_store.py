@@ -1,7 +1,10 @@
 """The store gives back what it was given and refuses what was touched."""
 
+import io
 import json
 import os
+import struct
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -229,3 +232,130 @@ def test_the_root_is_the_checkout_or_what_the_environment_says(monkeypatch, tmp_
     assert store.runs_dir() == store.root() / "data" / "runs"
     monkeypatch.setenv("IJR_ROOT", str(tmp_path))
     assert store.runs_dir() == tmp_path / "data" / "runs"
+
+
+def no_sums(folder: Path):
+    document = json.loads((folder / "run.json").read_text())
+    document["sha256"] = []
+    (folder / "run.json").write_text(json.dumps(document))
+
+
+def nested_json(folder: Path):
+    (folder / "run.json").write_text("[" * 100_000)
+
+
+def corrupt_stream(folder: Path):
+    """The first member's compressed bytes overwritten, its directory left as it was."""
+    path = folder / "arrays.npz"
+    with zipfile.ZipFile(path) as archive:
+        info = archive.infolist()[0]
+    content = bytearray(path.read_bytes())
+    names = content[info.header_offset + 26 : info.header_offset + 30]
+    start = info.header_offset + 30 + sum(struct.unpack("<HH", names))
+    content[start : start + info.compress_size] = b"\xff" * info.compress_size
+    path.write_bytes(content)
+    signed(folder)
+
+
+def another_member(folder: Path):
+    with zipfile.ZipFile(folder / "arrays.npz", "a") as archive:
+        archive.writestr("a.txt", b"something else")
+    signed(folder)
+
+
+def header_beyond_memory(folder: Path):
+    """A few bytes that say they are 10^15 numbers."""
+    member = io.BytesIO()
+    described = {"descr": "<f8", "fortran_order": False, "shape": (10**15,)}
+    np.lib.format.write_array_header_1_0(member, described)
+    with zipfile.ZipFile(folder / "arrays.npz", "w") as archive:
+        archive.writestr("a.npy", member.getvalue())
+    signed(folder)
+
+
+def unknown_compression(folder: Path):
+    path = folder / "arrays.npz"
+    content = bytearray(path.read_bytes())
+    at = content.index(b"PK\x01\x02") + 10  # of the directory's first entry
+    content[at : at + 2] = struct.pack("<H", 77)
+    path.write_bytes(content)
+    signed(folder)
+
+
+def two_step_columns(folder: Path):
+    column = pa.array([0, 1])
+    table = pa.Table.from_arrays([column, column], names=["step", "step"])
+    parquet.write_table(table, folder / "series.parquet")
+    signed(folder)
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (no_sums, r"expected SHA-256 by file, got \[\]"),
+        (nested_json, "run.json is not readable"),
+        (corrupt_stream, "arrays.npz: "),
+        (another_member, "arrays.npz: expected numbers, got something else in a.txt"),
+        (header_beyond_memory, "arrays.npz: "),
+        (unknown_compression, "arrays.npz: "),
+        (two_step_columns, "series.parquet: "),
+    ],
+)
+def test_whatever_is_wrong_inside_a_folder_it_is_a_damaged_run(run, tmp_path, damage, reason):
+    folder = store.save(run, tmp_path)
+    damage(folder)
+    with pytest.raises(store.DamagedRun, match=reason):
+        store.load(folder)
+
+
+@pytest.mark.parametrize(
+    "column", [[True, False, True], ["a", "b", "c"], [1j, 2, 3], [None, None, None]]
+)
+def test_a_column_that_could_not_be_loaded_is_refused_by_name(run, tmp_path, column):
+    series = run.series.assign(flag=column)
+    with pytest.raises(ValueError, match="expected numbers, got something else in flag"):
+        store.save(store.Run(CONFIG, series), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "array", [np.array([1j]), np.array([print], dtype=object), np.array(["a"]), ["a"]]
+)
+def test_an_array_that_could_not_be_loaded_is_refused_by_name(run, tmp_path, array):
+    with pytest.raises(ValueError, match="expected numbers, got something else in odd"):
+        store.save(store.Run(CONFIG, run.series, {"odd": array}), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int64, np.float16, np.float32])
+def test_real_arrays_of_every_type_come_back_as_they_are(run, tmp_path, dtype):
+    array = np.arange(6).reshape(2, 3).astype(dtype)
+    store.save(store.Run(CONFIG, run.series, {"a": array}), tmp_path)
+    back = store.load(CONFIG, tmp_path).arrays["a"]
+    assert back.dtype == array.dtype
+    np.testing.assert_array_equal(back, array)
+
+
+def test_find_takes_measures_in_any_form_and_refuses_what_are_none(run, tmp_path):
+    config = CONFIG.replace(measures={"norms": [(0, 5, 1)], "curvature": [(0, 5, 2)]})
+    store.save(run, tmp_path)
+    store.save(store.Run(config, run.series), tmp_path)
+    for measures in (config.measures, dict(config.measures), {"curvature": [[0, 5, 2]]}):
+        found = [r.config for r in store.find(tmp_path, measures=measures)]
+        assert found == ([config] if len(measures) == 2 else [])
+    assert [r.config for r in store.find(tmp_path, measures={})] == [CONFIG]
+    with pytest.raises(ValueError, match="measures: expected windows by name, got 5"):
+        store.find(tmp_path, measures=5)
+
+
+def test_find_is_stopped_by_damage_of_a_matching_run_or_of_any_description(run, tmp_path):
+    cut_series(store.save(run, tmp_path))
+    other = CONFIG.replace(lr=0.2)
+    folder = store.save(store.Run(other, run.series), tmp_path)
+    assert [r.config for r in store.find(tmp_path, lr=0.2)] == [other]
+    for fields in ({"lr": 0.1}, {}):
+        with pytest.raises(store.DamagedRun, match=r"series.parquet has SHA-256"):
+            store.find(tmp_path, **fields)
+    cut_json(folder)
+    with pytest.raises(store.DamagedRun, match=r"run.json is not readable"):
+        store.find(tmp_path, seed=3)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ijrlib import regularizers, training
-from ijrlib.config import RunConfig
+from ijrlib.config import MAX_SEED, RunConfig
 from ijrlib.operators import LOSSES
 from ijrlib.training import (
     batch_indices,
@@ -242,3 +242,17 @@ def test_augmented_images_are_shifted_and_mirrored_ones():
     again = shifted_and_mirrored(image.expand(3000, -1, -1, -1), seed=1, step=2)
     other = shifted_and_mirrored(image.expand(3000, -1, -1, -1), seed=1, step=3)
     assert torch.equal(found, again) and not torch.equal(found, other)
+
+
+@pytest.mark.parametrize("batch_size", [20, 11, 0, -3])
+def test_a_batch_size_that_the_examples_do_not_have_is_refused(batch_size):
+    model, x, y = problem()
+    steps = train(model, LOSSES["squared"], x, y, lr=0.1, steps=2, batch_size=batch_size)
+    with pytest.raises(ValueError, match=f"batch_size: expected 1 to 10, got {batch_size}"):
+        next(steps)
+
+
+def test_the_largest_seed_shuffles_too():
+    order = batch_indices(10, 10, seed=MAX_SEED, step=3)
+    assert sorted(order.tolist()) == list(range(10))
+    assert not torch.equal(order, batch_indices(10, 10, seed=MAX_SEED, step=4))

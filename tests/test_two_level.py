@@ -227,3 +227,47 @@ def test_numbers_that_are_not_finite_are_never_certified(which):
 def test_shapes_that_differ_are_refused_with_both():
     with pytest.raises(ValueError, match=r"surrogate: expected shape .*5, 5.*got .*4, 4"):
         two_level.top_eigenpair(Counted(torch.eye(5)), Counted(torch.eye(4)))
+
+
+@pytest.mark.parametrize(
+    ("columns", "most"), [(5, 1), (5, 3), (16, 16), (30, 20), (30, 16), (3, 4)]
+)
+def test_start_vectors_of_a_cold_start_take_no_more_products_than_allowed(columns, most):
+    matrix = symmetric(SPECTRA["no gap"])
+    generator = torch.Generator().manual_seed(0)
+    starts = torch.randn(len(matrix), columns, generator=generator, dtype=torch.float64)
+    op = Counted(matrix)
+    pair = two_level.top_eigenpair(
+        op, resembling(matrix, 0.5), starts, rtol=1e-9, max_products=most, cold=True
+    )
+    assert pair.products == op.products <= most
+    expected = true_residual(matrix, pair) / abs(pair.value)
+    assert pair.residual == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("most", [0, -1])
+def test_a_search_without_products_is_refused(most):
+    with pytest.raises(ValueError, match=f"max_products: expected at least 1, got {most}"):
+        two_level.top_eigenpair(torch.eye(4), torch.eye(4), max_products=most)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_refused_with_what_is_expected(dtype):
+    op = torch.eye(170)
+    message = f"expected numbers in float32 or float64, got {dtype}"
+    with pytest.raises(ValueError, match=f"op: {message}"):
+        two_level.top_eigenpair(op.to(dtype), op)
+    with pytest.raises(ValueError, match=f"surrogate: {message}"):
+        two_level.top_eigenpair(op, op.to(dtype))
+
+
+@pytest.mark.parametrize("scale", [1e-24, 1e-22, 1e-20])
+def test_a_small_single_precision_operator_is_not_certified_falsely(scale):
+    values = torch.cat([torch.tensor([4.0, 3.0]).double(), torch.linspace(0, 2, 298).double()])
+    exact = symmetric(values)
+    matrix, surrogate = (scale * exact).float(), (scale * resembling(exact, 0.05)).float()
+    pair = two_level.top_eigenpair(Counted(matrix), Counted(surrogate), rtol=1e-3)
+    x = pair.vector.double()
+    true = float((matrix.double() @ x - pair.value * x).norm()) / pair.value
+    assert pair.converged and pair.value / scale == pytest.approx(4, rel=1e-2)
+    assert pair.residual == pytest.approx(true, rel=1e-3)
