@@ -113,6 +113,19 @@ GD_SPECTRA = GD.replace(
 """The spectra of M often enough to tell the last stages apart; ‖H‖ reaches 2/η within the steps at
 which it is measured."""
 
+CLUSTERS = GD.replace(
+    steps=750,
+    probe=2000,
+    measures={
+        "impurity": every(750),
+        "curvature": every(200, 10, start=100),
+        "accuracy": every(750, 50),
+        "clusters": every(400, 50) + every(750, 25, start=425),
+    },
+)
+"""The same setting, with the directions of all training examples: of a quarter of them, one class
+has a single example at the peak of the impurity."""
+
 GD_FULL = GD.replace(
     examples=50_000,
     steps=400,
@@ -428,7 +441,7 @@ FIGURES: Mapping[str, Figure] = {
         seeds(SGD_BY_LR_PAPER, 3) + seeds(VGG_SMALL_LR_BY_BATCH_PAPER, 2),
     ),
     "fig08": Figure("The scaled eigenvectors of M", GD_SETTING, (GD,), (GD_PAPER,)),
-    "fig09": Figure("Clusters of curvature directions", GD_SETTING, (GD,), (GD_PAPER,)),
+    "fig09": Figure("Clusters of curvature directions", GD_SETTING, (CLUSTERS,), (GD_PAPER,)),
     "fig10": Figure("Alignment of gradients and curvature", GD_SETTING, (GD,), (GD_PAPER,)),
     "fig11": Figure(
         "Images of the eigenvectors of M under J", "unstated; 6CNN here", (GD,), (GD_PAPER,)
@@ -548,11 +561,13 @@ FIGURES: Mapping[str, Figure] = {
     "fig28": Figure(
         "Cosines of the class means at six steps",
         f"{GD_SETTING}; steps 500, 1000, 1500, 2000, 3000, 4000",
-        (GD,),
+        (CLUSTERS,),
         (GD_PAPER,),
     ),
-    "fig29": Figure("Mean resultant lengths during training", GD_SETTING, (GD,), (GD_PAPER,)),
-    "fig30": Figure("Pairs of opposed classes", f"{GD_SETTING}; step 1000", (GD,), (GD_PAPER,)),
+    "fig29": Figure("Mean resultant lengths during training", GD_SETTING, (CLUSTERS,), (GD_PAPER,)),
+    "fig30": Figure(
+        "Pairs of opposed classes", f"{GD_SETTING}; step 1000", (CLUSTERS,), (GD_PAPER,)
+    ),
     "fig31": Figure(
         "Alignment of gradients and curvature: VGG",
         "CIFAR-10, VGG, gradient descent on 50,000 images, η = 0.08, every 25 steps",
