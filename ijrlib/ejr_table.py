@@ -184,7 +184,8 @@ MORE_SEEDS = tuple(
     for lr, seed in ((0.3, 1), (0.1, 1), (0.1, 2))
     for config in BY_LR
     if config.lr == lr
-)
+) + tuple(config.replace(seed=1) for config in BY_LR if config.lr < 0.1 and config.ejr_weight)
+"""Of the last two, the runs without EJR that they are to be paired with are not there yet."""
 BY_LR_PAPER = tuple(
     _simple_cnn_paper(lr, weight)
     for lr in (0.3, 0.1, 0.03, 0.01, 0.003)
