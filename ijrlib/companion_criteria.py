@@ -27,7 +27,7 @@ from ijrlib.criteria import (
     rows,
     stored,
 )
-from ijrlib.evolution_criteria import ordered
+from ijrlib.evolution_criteria import of, ordered
 from ijrlib.store import Run
 
 K = "covariance_norm"
@@ -317,19 +317,23 @@ def scale_falls_first(runs: Sequence[Run]) -> Measurement:
     lrs = max(run.config.lr for run in some), min(run.config.lr for run in some)
     if lrs[0] == lrs[1]:
         raise NotMeasured("runs of one lr only")
-    found = []
-    for lr in lrs:
-        ratios = []
-        for run in (run for run in some if run.config.lr == lr):
-            values = phases.column(run, "last_scale_norm")
-            if len(values) < 2:
-                raise NotMeasured(f"{run.config.name}: one measurement of ‖γ‖")
-            ratios.append(float(values.iloc[1] / values.iloc[0]))
-        found.append(ratios)
+    found = [scale_ratios(some, lr) for lr in lrs]
     return Measurement(
         f"× {max(found[0]):.3f} at η = {lrs[0]:g}, × {min(found[1]):.4f} at η = {lrs[1]:g}",
         max(found[0]) < 1 <= min(found[1]),
     )
+
+
+def scale_ratios(runs: Sequence[Run], lr: float) -> list[float]:
+    """‖γ‖ of the last batch normalization at the second measurement over the first, of each run
+    with this η."""
+    ratios = []
+    for run in of(runs, lr=lr):
+        values = phases.column(run, "last_scale_norm")
+        if len(values) < 2:
+            raise NotMeasured(f"{run.config.name}: one measurement of ‖γ‖")
+        ratios.append(float(values.iloc[1] / values.iloc[0]))
+    return ratios
 
 
 # -- the three papers on one axis of time ----------------------------------------------------------

@@ -63,9 +63,9 @@ def orthogonal_to_chord(runs: Sequence[Run]) -> Measurement:
 
 
 def _product(gram: np.ndarray, one: tuple, other: tuple) -> np.ndarray:
-    """Inner products of θ(a) − θ(b) with θ(c) − θ(d)."""
-    (a, b), (c, d) = one, other
-    return gram[a, c] - gram[a, d] - gram[b, c] + gram[b, d]
+    """Inner products of θ(i) − θ(j) with θ(k) − θ(m)."""
+    (i, j), (k, m) = one, other
+    return gram[i, k] - gram[i, m] - gram[j, k] + gram[j, m]
 
 
 def orthogonal_while_swinging(runs: Sequence[Run]) -> Measurement:
@@ -220,16 +220,7 @@ def scale_at_largest(runs: Sequence[Run]) -> Measurement:
     """‖γ‖ of the last batch normalization at the second measurement against the first, for the
     largest η."""
     some = b.normalized(runs)
-    largest = max(run.config.lr for run in some)
-    found = [
-        float(values.iloc[1] / values.iloc[0])
-        for run in some
-        if run.config.lr == largest
-        for values in [phases.column(run, "last_scale_norm")]
-        if len(values) > 1
-    ]
-    if not found:
-        raise NotMeasured("one measurement of ‖γ‖")
+    found = b.scale_ratios(some, max(run.config.lr for run in some))
     return Measurement(f"× {min(found):.3f} to {max(found):.3f}", max(found) < 1)
 
 

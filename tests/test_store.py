@@ -190,50 +190,6 @@ def test_a_folder_from_elsewhere_is_read_as_numbers_or_refused(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize(
-    ("damage", "reason"),
-    [
-        (cut_series, "series.parquet has SHA-256"),
-        (remove_arrays, "arrays.npz is missing"),
-        (edit_configuration, "belongs to a run named"),
-        (cut_json, "run.json is not readable"),
-        (remove_json, "run.json is not readable"),
-        (other_format, "expected format 1, got 99"),
-    ],
-)
-def test_a_damaged_run_is_refused_with_its_reason(run, tmp_path, damage, reason):
-    folder = store.save(run, tmp_path)
-    damage(folder)
-    with pytest.raises(store.DamagedRun, match=reason):
-        store.load(CONFIG, tmp_path)
-
-
-def test_a_renamed_run_is_refused(run, tmp_path):
-    folder = store.save(run, tmp_path)
-    renamed = folder.rename(tmp_path / "digits-40-6cnn-gd-lr0.1-s1-000000000000")
-    with pytest.raises(store.DamagedRun, match="belongs to a run named"):
-        store.load(renamed)
-
-
-def test_find_selects_by_fields_of_the_configuration(run, tmp_path):
-    store.save(run, tmp_path)
-    other = CONFIG.replace(lr=0.2)
-    store.save(store.Run(other, run.series), tmp_path)
-    assert [r.config for r in store.find(tmp_path, lr=0.2)] == [other]
-    assert len(store.find(tmp_path)) == 2
-    assert store.find(tmp_path, seed=3) == []
-    with pytest.raises(ValueError, match="no field"):
-        store.find(tmp_path, learning_rate=0.2)
-
-
-def test_the_root_is_the_checkout_or_what_the_environment_says(monkeypatch, tmp_path):
-    monkeypatch.delenv("IJR_ROOT", raising=False)
-    assert (store.root() / "_toc.yml").is_file()
-    assert store.runs_dir() == store.root() / "data" / "runs"
-    monkeypatch.setenv("IJR_ROOT", str(tmp_path))
-    assert store.runs_dir() == tmp_path / "data" / "runs"
-
-
 def no_sums(folder: Path):
     document = json.loads((folder / "run.json").read_text())
     document["sha256"] = []
@@ -292,6 +248,12 @@ def two_step_columns(folder: Path):
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
+        (cut_series, "series.parquet has SHA-256"),
+        (remove_arrays, "arrays.npz is missing"),
+        (edit_configuration, "belongs to a run named"),
+        (cut_json, "run.json is not readable"),
+        (remove_json, "run.json is not readable"),
+        (other_format, "expected format 1, got 99"),
         (no_sums, r"expected SHA-256 by file, got \[\]"),
         (nested_json, "run.json is not readable"),
         (corrupt_stream, "arrays.npz: "),
@@ -301,11 +263,37 @@ def two_step_columns(folder: Path):
         (two_step_columns, "series.parquet: "),
     ],
 )
-def test_whatever_is_wrong_inside_a_folder_it_is_a_damaged_run(run, tmp_path, damage, reason):
+def test_a_damaged_run_is_refused_with_its_reason(run, tmp_path, damage, reason):
     folder = store.save(run, tmp_path)
     damage(folder)
     with pytest.raises(store.DamagedRun, match=reason):
-        store.load(folder)
+        store.load(CONFIG, tmp_path)
+
+
+def test_a_renamed_run_is_refused(run, tmp_path):
+    folder = store.save(run, tmp_path)
+    renamed = folder.rename(tmp_path / "digits-40-6cnn-gd-lr0.1-s1-000000000000")
+    with pytest.raises(store.DamagedRun, match="belongs to a run named"):
+        store.load(renamed)
+
+
+def test_find_selects_by_fields_of_the_configuration(run, tmp_path):
+    store.save(run, tmp_path)
+    other = CONFIG.replace(lr=0.2)
+    store.save(store.Run(other, run.series), tmp_path)
+    assert [r.config for r in store.find(tmp_path, lr=0.2)] == [other]
+    assert len(store.find(tmp_path)) == 2
+    assert store.find(tmp_path, seed=3) == []
+    with pytest.raises(ValueError, match="no field"):
+        store.find(tmp_path, learning_rate=0.2)
+
+
+def test_the_root_is_the_checkout_or_what_the_environment_says(monkeypatch, tmp_path):
+    monkeypatch.delenv("IJR_ROOT", raising=False)
+    assert (store.root() / "_toc.yml").is_file()
+    assert store.runs_dir() == store.root() / "data" / "runs"
+    monkeypatch.setenv("IJR_ROOT", str(tmp_path))
+    assert store.runs_dir() == tmp_path / "data" / "runs"
 
 
 @pytest.mark.parametrize(
