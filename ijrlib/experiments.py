@@ -29,7 +29,7 @@ SMOKE_STEPS = 12
 SMOKE_DATA = ("digits", "invented")  # images and text
 CHEAP = ("impurity", "accuracy", "autocast_check")  # measures of a few gradients
 SPECTRA = ("spectrum", "sharpest")  # measures of hundreds of gradients
-LARGE = ("simple_cnn_be",)  # what is measured of 32 examples takes minutes in all
+LARGE = ("simple_cnn", "simple_cnn_be", "resnet20")  # 32 examples of them take minutes in all
 SMALLER = {
     "vgg": "vgg_small",
     "vgg_cifar100": "vgg_small_cifar100",

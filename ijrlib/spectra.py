@@ -118,6 +118,8 @@ def top_eigenpairs(
     further product lowers.
     """
     m = solvable(op)
+    if max_products < 1:
+        raise ValueError(f"max_products: expected at least 1, got {max_products}")
     if not 1 <= k <= min(m, max_products):
         raise ValueError(f"k: expected 1 to {min(m, max_products)}, got {k}")
     randoms = torch.Generator().manual_seed(seed)

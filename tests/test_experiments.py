@@ -146,7 +146,7 @@ def test_at_smoke_scale_spectra_are_few_and_a_trajectory_has_all_steps():
 
 
 def test_at_smoke_scale_a_large_network_is_measured_seldom():
-    small = experiments.smoke(figure_table.VGG_GD.replace(network="simple_cnn_be"))
+    small = experiments.smoke(figure_table.VGG_GD.replace(network="simple_cnn"))
     for measure in ("curvature", "alignment"):
         assert small.measured_steps(measure) == [0, 4, 8, 12]
     assert small.measured_steps("impurity") == list(range(13))

@@ -470,6 +470,11 @@ def test_more_eigenpairs_than_there_are_is_refused(k):
         spectra.top_eigenpairs(torch.eye(4), k)
 
 
+def test_at_least_one_product_is_expected():
+    with pytest.raises(ValueError, match="max_products: expected at least 1, got 0"):
+        spectra.top_eigenpair(symmetric([3.0, 1.0]), max_products=0)
+
+
 def test_a_start_vector_of_another_precision_is_refused_or_converted():
     matrix = symmetric(bulk(5.0, 3.0))
     try:
