@@ -181,11 +181,11 @@ def _simple_cnn_paper(lr: float, weight: float = 0.0, batch_size: int | None = 1
 BY_LR = tuple(_simple_cnn(lr, weight) for lr in (0.3, 0.1, 0.03, 0.01) for weight in (0.0, 0.01))
 MORE_SEEDS = tuple(
     config.replace(seed=seed)
-    for lr, seed in ((0.3, 1), (0.1, 1), (0.1, 2))
+    for lr, seed in ((0.3, 1), (0.1, 1), (0.1, 2), (0.03, 1), (0.01, 1))
     for config in BY_LR
     if config.lr == lr
-) + tuple(config.replace(seed=1) for config in BY_LR if config.lr < 0.1 and config.ejr_weight)
-"""Of the last two, the runs without EJR that they are to be paired with are not there yet."""
+)
+FULL_BATCH = tuple(_simple_cnn(0.1, weight, None).replace(examples=500) for weight in (0.0, 0.001))
 BY_LR_PAPER = tuple(
     _simple_cnn_paper(lr, weight)
     for lr in (0.3, 0.1, 0.03, 0.01, 0.003)
