@@ -185,7 +185,10 @@ MORE_SEEDS = tuple(
     for config in BY_LR
     if config.lr == lr
 )
-FULL_BATCH = tuple(_simple_cnn(0.1, weight, None).replace(examples=500) for weight in (0.0, 0.001))
+FULL_BATCH = tuple(
+    _simple_cnn(0.1, weight, None).replace(examples=500, chunk=500) for weight in (0.0, 0.001)
+)
+"""In one chunk, as a penalty on a batch of several takes a pass more."""
 BY_LR_PAPER = tuple(
     _simple_cnn_paper(lr, weight)
     for lr in (0.3, 0.1, 0.03, 0.01, 0.003)
