@@ -1,7 +1,7 @@
 """The paper's claims against what was measured: a verdict for each, and the scoreboard of all.
 
-Verdicts: "reproduced", "reproduced at reduced scale", "not reproduced", "not run"; at smoke scale a
-claim that rests on runs is evaluated but "not judged".
+Verdicts: "reproduced", "reproduced at reduced scale", "not reproduced"; "not decided" by the runs
+that there are, "not run"; at smoke scale a claim that rests on runs is evaluated but "not judged".
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pandas as pd
 
 from ijrlib import experiments, store
 from ijrlib.claim_table import CLAIMS, Claim
-from ijrlib.criteria import Measurement, NotMeasured
+from ijrlib.criteria import Measurement, NotMeasured, NotRun
 from ijrlib.readings import READINGS
 from ijrlib.store import Run
 
@@ -50,6 +50,7 @@ VERDICTS = (
     "reproduced at reduced scale",
     "not reproduced",
     "not judged",
+    "not decided",
     "not run",
 )
 TURNED = "another reading turns it"
@@ -88,8 +89,9 @@ def part(figure: str) -> str:
 def evaluate(figure: str, runs: Sequence[Run], scale: str) -> list[Verdict]:
     """Judge every claim of one figure on its runs.
 
-    A claim that the runs cannot decide (a missing column, nothing but NaN, no run at all) reads
-    "not run" with the reason; nothing raises for the content of a run.
+    A claim that the runs cannot decide (one seed, no phase II, a missing column, nothing but NaN)
+    reads "not decided", one of which there is no run "not run", either with the reason; nothing
+    raises for the content of a run.
 
     Raises:
         ValueError: for an unknown figure or scale, listing the valid ones.
@@ -108,7 +110,8 @@ def judge(claim: Claim, runs: Sequence[Run], scale: str) -> Verdict:
     try:
         measurement = claim.measure(runs)
     except NotMeasured as problem:
-        return Verdict(claim, "", "not run", str(problem))
+        missing = not runs or isinstance(problem, NotRun)
+        return Verdict(claim, "", "not run" if missing else "not decided", str(problem))
     if claim.live:
         verdict, note = "reproduced", ""
     else:

@@ -22,6 +22,7 @@ from ijrlib.criteria import (
     J,
     Measurement,
     NotMeasured,
+    NotRun,
     array,
     correlation,
     rows,
@@ -236,7 +237,7 @@ def normalized(runs: Sequence[Run], batch_norm: bool = True) -> list[Run]:
     """The runs of networks with batch normalization, or those without."""
     found = [run for run in stored(runs) if run.config.network.endswith("_bn") == batch_norm]
     if not found:
-        raise NotMeasured(f"no run {'with' if batch_norm else 'without'} batch normalization")
+        raise NotRun(f"no run {'with' if batch_norm else 'without'} batch normalization")
     return found
 
 

@@ -32,13 +32,17 @@ class NotMeasured(ValueError):
     missing."""
 
 
+class NotRun(NotMeasured):
+    """There is no run of the kind that the criterion is about."""
+
+
 # -- reading runs ----------------------------------------------------------------------------------
 
 
 def stored(runs: Sequence[Run]) -> Sequence[Run]:
     """The runs, of which there has to be one."""
     if not runs:
-        raise NotMeasured("no run is stored")
+        raise NotRun("no run is stored")
     return runs
 
 

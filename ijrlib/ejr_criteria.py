@@ -17,7 +17,7 @@ import numpy as np
 
 from ijrlib.config import DECAY_AT
 from ijrlib.costs import UPDATE_GRADIENTS
-from ijrlib.criteria import Measurement, NotMeasured, rows
+from ijrlib.criteria import Measurement, NotMeasured, NotRun, rows
 from ijrlib.ejr_table import NETWORKS, Cell
 from ijrlib.store import Run
 
@@ -97,14 +97,16 @@ def compare(
         regularizer: fields of the configuration.
 
     Raises:
-        NotMeasured: where an arm has no run, diverged or, without weight decay, has not fitted its
-            training set.
+        NotRun: where an arm has no run.
+        NotMeasured: where the arms have no seed in common, one diverged or, without weight decay,
+            has not fitted its training set.
     """
     arms = [_by_seed(runs, {}), _by_seed(runs, regularizer)]
+    if not all(arms):
+        raise NotRun("no run with the regularizer" if arms[0] else "no run")
     common = sorted(set(arms[0]) & set(arms[1]))
     if not common:
-        lacking = "no seed that both arms have" if all(arms) else "no run with the regularizer"
-        raise NotMeasured(lacking if arms[0] else "no run")
+        raise NotMeasured("no seed that both arms have")
     for run in (arm[seed] for arm in arms for seed in common):
         _check(run)
     return _paired(arms[0], arms[1], name)

@@ -23,6 +23,7 @@ from ijrlib.criteria import (
     J,
     Measurement,
     NotMeasured,
+    NotRun,
     array,
     correlation,
     first,
@@ -38,7 +39,7 @@ def of(runs: Sequence[Run], **fields: object) -> list[Run]:
     """The runs whose configuration has the given fields."""
     found = [r for r in runs if all(getattr(r.config, k) == v for k, v in fields.items())]
     if not found:
-        raise NotMeasured(f"no run with {', '.join(f'{k} = {v}' for k, v in fields.items())}")
+        raise NotRun(f"no run with {', '.join(f'{k} = {v}' for k, v in fields.items())}")
     return found
 
 
@@ -305,7 +306,7 @@ def like_full_batch(runs: Sequence[Run], batch_size: int = 512) -> Measurement:
     sizes = [run.config.batch_size for run in runs if run.config.batch_size]
     smallest = min(sizes, default=batch_size)
     if smallest == batch_size:
-        raise NotMeasured(f"no run with mini-batches smaller than {batch_size}")
+        raise NotRun(f"no run with mini-batches smaller than {batch_size}")
     if min(len(of(runs, batch_size=size)) for size in (None, batch_size, smallest)) < 2:
         raise NotMeasured("one seed only: its spread is unknown")
     texts, nearer = [], []

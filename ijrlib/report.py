@@ -30,6 +30,7 @@ BADGES = {  # verdict: (sign, background of its badge); white text on each has a
     "reproduced at reduced scale": ("✓", "#1a7f37"),
     "not reproduced": ("✗", "#cf222e"),
     "not judged": ("·", "#57606a"),
+    "not decided": ("?", "#57606a"),
     "not run": ("–", "#57606a"),
 }
 BADGE = "color:#fff;border-radius:0.6em;padding:0.1em 0.6em;display:inline-block;font-size:85%"

@@ -17,7 +17,7 @@ import pandas as pd
 
 from ijrlib import phases
 from ijrlib.conventions import STEP_FACTORS, SURFACE_DIRECTIONS, SURFACE_POINTS
-from ijrlib.criteria import RISE_FACTOR, Measurement, NotMeasured, array, stored
+from ijrlib.criteria import RISE_FACTOR, Measurement, NotMeasured, NotRun, array, stored
 from ijrlib.evolution_criteria import of, ordered
 from ijrlib.store import Run
 
@@ -161,7 +161,7 @@ def stabler_with_batch_norm(runs: Sequence[Run]) -> Measurement:
         texts.append(f"η = {run.config.lr:g}: {100 * with_norm:.1f} and {100 * without:.1f} points")
         found.append(with_norm < MORE_STABLE * without)
     if not found:
-        raise NotMeasured("no run without batch normalization")
+        raise NotRun("no run without batch normalization")
     return Measurement(f"largest fall with and without: {'; '.join(texts)}", all(found))
 
 
