@@ -189,6 +189,7 @@ FULL_BATCH = tuple(
     _simple_cnn(0.1, weight, None).replace(examples=500, chunk=500) for weight in (0.0, 0.001)
 )
 """In one chunk, as a penalty on a batch of several takes a pass more."""
+STRONGER = _simple_cnn(0.1, 0.03)
 BY_LR_PAPER = tuple(
     _simple_cnn_paper(lr, weight)
     for lr in (0.3, 0.1, 0.03, 0.01, 0.003)
@@ -318,7 +319,7 @@ FIGURES: Mapping[str, Figure] = {
     "tab1": Figure(
         "Explicit regularisation: test accuracy",
         f"{SIMPLE_SETTING}, and full batch; CIFAR-10 and CIFAR-100, {WRN_SETTING}, 400 epochs",
-        BY_LR + MORE_SEEDS,
+        BY_LR + MORE_SEEDS + (*FULL_BATCH, STRONGER),
         seeds(BY_LR_PAPER + FULL_BATCH_PAPER + _of_table(_table("tab1")), 3),
         stand_in=STAND_IN,
     ),
