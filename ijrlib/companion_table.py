@@ -200,7 +200,7 @@ FIGURES: Mapping[str, Figure] = {
     "be01": Figure(
         "Two paths of training",
         f"{SIMPLE_SETTING}, η = 0.01 and 0.1, until a training accuracy of 65%",
-        seeds(PATHS, 2),
+        seeds(PATHS, 3),
         seeds(PATHS_PAPER, 2),
         "a perceptron 784-300-100-10 on 10,000 images of Fashion-MNIST takes the place of "
         "SimpleCNN, and trains on",

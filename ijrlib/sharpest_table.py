@@ -293,7 +293,7 @@ FIGURES: Mapping[str, Figure] = {
         "Full batches with batch normalization",
         "CIFAR-10, ResNet-32 with and without batch normalization, gradient descent on 2,500 "
         "images, η = 0.01 and 0.05",
-        seeds(FULL_BATCH, 2),
+        seeds(FULL_BATCH, 3),
         seeds(FULL_BATCH_PAPER, 2),
         "a perceptron 784-300-100-10 on 2,500 images of Fashion-MNIST takes the place of ResNet-32 "
         "on CIFAR-10",
@@ -301,7 +301,7 @@ FIGURES: Mapping[str, Figure] = {
     "sd12": Figure(
         "A schedule of two stages",
         "CIFAR-10, network and learning rates in the figure alone",
-        seeds(SCHEDULES, 2),
+        seeds(SCHEDULES, 3),
         seeds(SCHEDULES_PAPER, 2),
         STAND_IN,
     ),
