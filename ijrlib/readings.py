@@ -216,6 +216,18 @@ def lower_throughout(runs: Sequence[Run]) -> Measurement:
     )
 
 
+def better_seed_by_seed(runs: Sequence[Run]) -> Measurement:
+    """What test accuracy in the last quarter of the steps gains from one length of the first stage
+    to the next, seed by seed."""
+    gains: list[float] = []
+    for seed in sorted({run.config.seed for run in c.stored(runs)}):
+        lengths = sorted(e.of(runs, seed=seed), key=lambda run: run.config.lr_decay_at)
+        gains += np.diff([d.late_accuracy(run) for run in lengths]).tolist()
+    if not gains or not np.isfinite(gains).all():
+        raise NotMeasured("no two lengths of the first stage with one seed")
+    return Measurement(f"{100 * min(gains):+.1f} to {100 * max(gains):+.1f} points", min(gains) > 0)
+
+
 def scale_at_largest(runs: Sequence[Run]) -> Measurement:
     """‖γ‖ of the last batch normalization at the second measurement against the first, for the
     largest η."""
@@ -284,6 +296,9 @@ READINGS: Mapping[str, tuple[Reading, ...]] = {
         )
     },
     "sd06-flatter": (Reading("at equal lengths along all directions", flatter_at_one_length),),
+    "sd12-accuracy": (
+        Reading("from one length to the next, seed by seed", better_seed_by_seed),
+    ),
     "sd13-momentum": (Reading("at every measured step, seed by seed", lower_throughout),),
     "be05-scale": (Reading("of the large η alone, of which the paper speaks", scale_at_largest),),
     "be05-h": (

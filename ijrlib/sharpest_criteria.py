@@ -189,10 +189,14 @@ def after_both_stages(runs: Sequence[Run], accuracy: bool) -> Measurement:
     or the test accuracy there, rising."""
 
     def level(run: Run) -> float:
-        values = phases.column(run, "test_accuracy") if accuracy else eigenvalue(run, 1)
-        return _late(run, values)
+        return late_accuracy(run) if accuracy else _late(run, eigenvalue(run, 1))
 
     return ordered(stored(runs), "lr_decay_at", accuracy, level)
+
+
+def late_accuracy(run: Run) -> float:
+    """Median test accuracy over the last quarter of the steps."""
+    return _late(run, phases.column(run, "test_accuracy"))
 
 
 # -- Figures 5 and 6: the step ---------------------------------------------------------------------

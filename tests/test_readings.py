@@ -89,6 +89,18 @@ def lengths(third: float) -> Run:
     return arrays(run, step_lengths=values)
 
 
+def staged(gain: float) -> list[Run]:
+    """Accuracies that differ by 0.1 between seeds, and by the gain between lengths of a stage."""
+    return [
+        columns(
+            sharpest_run(seed=seed, lr_decay=0.1, lr_decay_at=10 * place),
+            test_accuracy=0.5 + 0.1 * seed + gain * place,
+        )
+        for seed in (0, 1)
+        for place in (1, 2, 3)
+    ]
+
+
 def with_momentum(height: float, peak: int = 20) -> list[Run]:
     return seeds([sharpest_run(), sharpest_run(momentum=0.9, height=height, peak=peak)])
 
@@ -146,6 +158,7 @@ CASES = {  # claim, number of the reading: runs of which it holds, runs of which
         }.items()
     },
     ("sd06-flatter", 0): (lengths(1.0), lengths(0.5)),
+    ("sd12-accuracy", 0): (staged(0.02), staged(-0.02)),
     ("sd13-momentum", 0): (with_momentum(0.5), with_momentum(0.9, peak=2)),
     ("be05-scale", 0): (
         [normalized(1.0), normalized(0.01)],
