@@ -315,7 +315,7 @@ FIGURES: Mapping[str, Figure] = {
     "sd21": Figure(
         "Reviews: learning rate, batch size and the two largest eigenvalues",
         "IMDB, convolutional network, several η and S, none of them stated in the caption",
-        seeds(REVIEWS_BY_LR + REVIEWS_BY_BATCH, 2),
+        seeds(REVIEWS_BY_LR + REVIEWS_BY_BATCH, 3),
         seeds(REVIEWS_PAPER, 2),
     ),
     "sd22": Figure(
