@@ -541,7 +541,7 @@ FIGURES: Mapping[str, Figure] = {
     "fig23": Figure(
         "Evolution for several learning rates: 6CNN, gradient descent",
         "CIFAR-10, 6CNN, gradient descent on 50,000 images, η = 0.02, 0.04, 0.08",
-        GD_BY_LR,
+        GD_BY_LR + GD_BY_LR_AGAIN,
         seeds(GD_BY_LR_PAPER, 2),
     ),
     "fig24": Figure(
