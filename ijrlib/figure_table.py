@@ -312,6 +312,7 @@ def _epochs(batch_size: int, epochs: int = 100) -> int:
 
 VGG_GD = _vgg(0.08, None, trajectory=every(800), alignment=every(800, 40))
 VGG_GD_BY_LR = (_vgg(0.04, None), VGG_GD)
+VGG_GD_AGAIN = (shortened(_vgg(0.04, None), 800), shortened(_vgg(0.08, None), 600))
 VGG_GD_PAPER_SMALL_LR = _sgd_paper("vgg", 0.04, None, 3000)
 VGG_GD_PAPER = _sgd_paper("vgg", 0.08, None, 3000)
 VGG_GD_PAPER = VGG_GD_PAPER.replace(
@@ -323,6 +324,7 @@ VGG_GD_PAPER = VGG_GD_PAPER.replace(
 )
 VGG_GD_BY_LR_PAPER = (VGG_GD_PAPER_SMALL_LR, VGG_GD_PAPER)
 VGG_BY_BATCH = tuple(_vgg(0.04, batch) for batch in (512, 128, 32))
+VGG_BY_BATCH_AGAIN = (shortened(VGG_BY_BATCH[0], 800), shortened(VGG_BY_BATCH[2], 1600))
 VGG_BY_BATCH_PAPER = tuple(
     _sgd_paper("vgg", 0.04, batch, _epochs(batch)) for batch in (512, 128, 32)
 )
