@@ -208,7 +208,8 @@ class _Passes:
 
     def _called(self, i: int, params: dict[str, Tensor], x: Tensor) -> Tensor:
         with _same_randomness(self.model, self.seed + i) as buffers, _plain_attention():
-            return functional_call(self.model, (params, buffers), (x,))
+            # a copy, as the model may change its input in place
+            return functional_call(self.model, (params, buffers), (x.clone(),))
 
     def tangent(self, i: int, direction: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """(z, Jᵀv) of chunk i by forward-mode differentiation; both (n_i, C)."""

@@ -107,7 +107,7 @@ def _check_statistics(model: nn.Module, x: Tensor, z: Tensor) -> None:
                 raise ValueError(_INFLUENCE)
             return
     try:
-        (alone,) = functional_call(model, buffers, (x.detach()[:1],))
+        (alone,) = functional_call(model, buffers, (x.detach()[:1].clone(),))
     except ValueError as error:  # PyTorch's, of a single value per channel
         raise ValueError(_INFLUENCE) from error
     rounding = torch.finfo(z.dtype).eps ** 0.5 * z.abs().max()
@@ -217,7 +217,7 @@ def _other_grams(model: nn.Module, x: Tensor, names: Collection[str]) -> Tensor:
     grams = []
     for one in x.detach().split(1):
         buffers = {name: b.detach().clone() for name, b in model.named_buffers()}
-        (z,) = functional_call(model, {**fixed, **chosen, **buffers}, (one,))
+        (z,) = functional_call(model, {**fixed, **chosen, **buffers}, (one.clone(),))
         columns = [
             flatten(
                 torch.autograd.grad(

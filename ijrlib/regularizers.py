@@ -115,7 +115,7 @@ def backward(
     if not mu >= 0:
         raise ValueError(f"mu: expected at least 0, got {mu}")
     group = _process_group(model)
-    z = model(x)
+    z = model(x.clone())  # the second pass needs x as it is, should the model change it in place
     u = unit_vector(z.shape[1], generator).to(z)
     value = loss(z, y).detach()
     tensors = list(trainable(model).values())
@@ -300,7 +300,7 @@ def _add(total: Sequence[Tensor], parts: Sequence[Tensor]) -> None:
 
 def _logits(model: nn.Module, x: Tensor, autocast: bool) -> Tensor:
     with torch.autocast(x.device.type, torch.bfloat16, enabled=autocast):
-        z = model(x)
+        z = model(x.clone())
     return z.to(next(model.parameters()).dtype)
 
 

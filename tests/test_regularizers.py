@@ -280,6 +280,18 @@ def test_backward_adds_the_direction_to_the_gradients(mu):
     assert not value.requires_grad
 
 
+@pytest.mark.parametrize("mu", [0.0, 0.4])
+def test_backward_is_right_for_a_model_that_changes_its_input_in_place(mu):
+    x, y = dense.examples(7)
+    plain, doubling = (dense.network("fully connected, tanh") for _ in range(2))
+    doubling.register_forward_pre_hook(lambda _, inputs: inputs[0].mul_(2))
+    for model, batch in ((plain, 2 * x), (doubling, x)):
+        generator = torch.Generator().manual_seed(5)
+        regularizers.backward(model, cross_entropy, batch, y, rho=0.5, mu=mu, generator=generator)
+    found, expected = (flat(p.grad for p in model.parameters()) for model in (doubling, plain))
+    torch.testing.assert_close(found, expected, **TIGHT)
+
+
 def test_backward_serves_any_optimizer_and_moves_running_statistics_once():
     """AdamW with a schedule, batch normalization, a frozen and an unused parameter."""
     model, once = (dense.network("batch normalization").train() for _ in range(2))
