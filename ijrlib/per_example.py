@@ -65,7 +65,7 @@ def jacobian_grams(model: nn.Module, x: Tensor, *, chunk: int | None = None) -> 
         raise ValueError("expected at least one example, got none")
     probe = record(model, x[:2], trainable(model))
     _check_independence(probe)
-    if len(x) > 1 and any(map(_by_the_batch, model.modules())):
+    if len(x) > 1:
         _check_statistics(model, x[:2], probe.z)
     parts = x.split(share(len(x), chunk or _examples(probe)))
     found = {i: _grams(model, parts[i], probe.layered) for i in mine(len(parts))}
@@ -81,13 +81,6 @@ def _check_independence(probe: ForwardPass) -> None:
     for part in probe.derivatives(probe.layers, cotangent) if probe.layers else ():
         if part is not None and bool((part[1].abs() > 0).any()):
             raise ValueError(_INFLUENCE)
-
-
-def _by_the_batch(module: nn.Module) -> bool:
-    """Whether the module is a batch normalization by the mean and variance of the batch."""
-    if not isinstance(module, nn.modules.batchnorm._BatchNorm):
-        return False
-    return module.training or module.running_mean is None
 
 
 def _check_statistics(model: nn.Module, x: Tensor, z: Tensor) -> None:

@@ -368,6 +368,13 @@ def test_examples_that_influence_each_other_are_refused(chunk):
         jacobian_grams(model, x, chunk=chunk)
 
 
+class Centred(nn.Module):
+    """Normalization by the batch that no module tells of."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.batch_norm(x, None, None, training=True)
+
+
 def normalized_first(layer: nn.Module, inputs: int = 12) -> nn.Sequential:
     return nn.Sequential(layer, nn.Flatten(), nn.Linear(inputs, CLASSES)).double().train()
 
@@ -380,6 +387,7 @@ def normalized_first(layer: nn.Module, inputs: int = 12) -> nn.Sequential:
         (normalized_first(nn.BatchNorm2d(3, affine=False)), (3, 2, 2)),
         (normalized_first(nn.BatchNorm2d(3, track_running_stats=False)).eval(), (3, 2, 2)),
         (normalized_first(nn.BatchNorm1d(12)), (12,)),
+        (normalized_first(Centred()).eval(), (12,)),
         (normalized_first(nn.Sequential(nn.ReLU(inplace=True), nn.BatchNorm1d(3))), (3, 4)),
     ],
 )
