@@ -1148,6 +1148,7 @@ BREAK_EVEN = [
             ("k", "λ_K", b.K, False),
             ("h", "λ_H", c.H, False),
             ("conditioning", "Tr K/λ_K", "conditioning", True),
+            ("tracek", "Tr K", "covariance_trace", False),
         )
     ),
     _claim(
@@ -1340,6 +1341,40 @@ SHARPEST = [
         "every run",
         "much flatter is taken as half",
         measure=d.flatter,
+    ),
+    *(
+        _claim(
+            f"sd19-{short}-{key}",
+            f"{where}, Nudged-SGD too {statement} the smaller γ is.",
+            f"{what}, SGD being γ = 1: every run of one γ below every run of the next smaller one",
+            SEEDS_APART,
+            measure=partial(on, partial(measure, by="gamma", rising=False), momentum=momentum),
+        )
+        for short, where, momentum in (
+            ("lr", "With a larger learning rate", 0.0),
+            ("momentum", "With momentum", 0.9),
+        )
+        for key, statement, what, measure in (
+            ("sharper", "finds the sharper regions", "largest λ_1", partial(d.peak_height, i=1)),
+            ("frobenius", "has the larger Frobenius norm of H", "largest ‖H‖_F", d.frobenius),
+        )
+    ),
+    *(
+        _claim(
+            f"sd20-{key}",
+            f"Under Nudged-SGD with K = 5 too, {statement}.",
+            "as for sd06, on the runs of Nudged-SGD",
+            "the same figure of the paper",
+            measure=partial(on, measure, regularizer="nudged", sharpest=5),
+        )
+        for key, statement, measure in (
+            (
+                "too-long",
+                "twice the step of SGD along the sharpest direction raises the loss on average",
+                d.too_long,
+            ),
+            ("minimum", "half of that step ends lower than the step itself", d.half_is_better),
+        )
     ),
     _claim(
         "sd07-only",

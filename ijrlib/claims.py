@@ -32,7 +32,7 @@ PARTS = {  # part of the book: its figures; the rest are of implicit regularizat
     "Explicit regularization": {"ejr", "fig07", "fig33", "tab1", "tab2", "tab3"},
     "Companion papers": {
         *("bemodel", "be01", "be02", "be03", "be05", "be06", "be11", "sd04words", "unrun"),
-        *(f"sd{n:02d}" for n in (1, 3, 4, 5, 6, 7, 8, 9, 12, 13, 21, 22)),
+        *(f"sd{n:02d}" for n in (1, 3, 4, 5, 6, 7, 8, 9, 12, 13, 19, 20, 21, 22)),
     },
 }
 IMPLICIT = "Implicit regularization"

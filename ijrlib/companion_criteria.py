@@ -175,11 +175,17 @@ def largest(runs: Sequence[Run], name: str, by: str, rising: bool) -> Measuremen
 
 
 def quantity(run: Run, name: str) -> pd.Series:
-    """A column by step; "conditioning" is Tr K/λ_K."""
-    if name != "conditioning":
+    """A column by step; "conditioning" is Tr K/λ_K, "conditioning_single" that from single
+    examples."""
+    parts = {
+        "conditioning": (K, "covariance_trace"),
+        "conditioning_single": (SINGLE, "covariance_trace_single"),
+    }
+    if name not in parts:
         return phases.column(run, name)
-    frame = rows(run, K, "covariance_trace")
-    return pd.Series((frame["covariance_trace"] / frame[K]).to_numpy(), index=frame["step"])
+    norm, trace = parts[name]
+    frame = rows(run, norm, trace)
+    return pd.Series((frame[trace] / frame[norm]).to_numpy(), index=frame["step"])
 
 
 def later(run: Run, name: str) -> pd.Series:
@@ -401,6 +407,21 @@ def parting(run: Run, runs: Sequence[Run]) -> int:
     expected = np.interp(at, times, np.log(theirs.to_numpy(dtype=float)))
     apart = np.log(ours) - expected < np.log(PARTED)
     return _first(run, apart, "‖⟨J⟩‖² does not part from that of the smallest η")
+
+
+def conditioning(runs: Sequence[Run]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and rows of a table: for each run, by η and seed, the largest Tr K/λ_K after the first
+    measurement, with K from mini-batches and from single examples."""
+    table = []
+    for run in sorted(runs, key=lambda run: (run.config.lr, run.config.seed)):
+        found = (later(run, name).max() for name in ("conditioning", "conditioning_single"))
+        table.append(
+            (
+                f"η = {run.config.lr:g}, seed {run.config.seed}",
+                *(f"{value:.3g}" for value in found),
+            )
+        )
+    return ("run", "from mini-batches", "from single examples"), table
 
 
 def timeline(runs: Sequence[Run]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

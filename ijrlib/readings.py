@@ -228,6 +228,14 @@ def better_seed_by_seed(runs: Sequence[Run]) -> Measurement:
     return Measurement(f"{100 * min(gains):+.1f} to {100 * max(gains):+.1f} points", min(gains) > 0)
 
 
+def of_first_seed(
+    measure: Callable[[Sequence[Run]], Measurement], runs: Sequence[Run]
+) -> Measurement:
+    """A criterion of the runs with the smallest seed."""
+    smallest = min((run.config.seed for run in runs), default=0)
+    return measure([run for run in runs if run.config.seed == smallest])
+
+
 def scale_at_largest(runs: Sequence[Run]) -> Measurement:
     """‖γ‖ of the last batch normalization at the second measurement against the first, for the
     largest η."""
@@ -295,6 +303,12 @@ READINGS: Mapping[str, tuple[Reading, ...]] = {
             ("batch", "batch_size", {"lr": lr}),
         )
     },
+    "sd03-instability": (
+        Reading(
+            "the first seed alone, as the other runs end earlier",
+            partial(of_first_seed, d.instability),
+        ),
+    ),
     "sd06-flatter": (Reading("at equal lengths along all directions", flatter_at_one_length),),
     "sd12-accuracy": (Reading("from one length to the next, seed by seed", better_seed_by_seed),),
     "sd13-momentum": (Reading("at every measured step, seed by seed", lower_throughout),),

@@ -59,11 +59,12 @@ def _curve(axes: Axes, run: Any, values: pd.Series, **style: Any) -> None:
     axes.plot(run.config.lr * values.index.to_numpy(dtype=float), values.to_numpy(), **style)
 
 
-def _accuracies(axes: Axes, run: Any) -> None:
+def _accuracies(axes: Axes, run: Any, labelled: bool = True, **style: Any) -> None:
     """Accuracy in training and test, in percent."""
     for name, color in (("train", BLUE), ("test", ORANGE)):
         values = 100 * phases.column(run, f"{name}_accuracy")
-        _curve(axes, run, values, color=color, label="training" if name == "train" else "test")
+        label = ("training" if name == "train" else "test") if labelled else None
+        _curve(axes, run, values, color=color, label=label, **style)
 
 
 @styled
@@ -95,14 +96,19 @@ def eigenvalues(runs: Sequence[Any]) -> Figure:
 
 @styled
 def instability(runs: Sequence[Any]) -> Figure:
-    """‖H‖ in units of 2/η and accuracy in training and test against time, a column for each η."""
-    figure, grid = plt.subplots(2, len(runs), figsize=(8.4, 4.4), sharey="row", squeeze=False)
-    for (above, below), run in zip(grid.T, runs, strict=True):
-        sharpness = phases.column(run, "sharpness") * run.config.lr / 2
-        _curve(above, run, sharpness, color=BLUE, linewidth=0.8)
+    """‖H‖ in units of 2/η and accuracy in training and test against time, a column for each η, the
+    seeds after the first in a lighter colour."""
+    lrs = values_of(runs, "lr")
+    figure, grid = plt.subplots(2, len(lrs), figsize=(8.4, 4.4), sharey="row", squeeze=False)
+    for (above, below), lr in zip(grid.T, lrs, strict=True):
+        some = sorted((r for r in runs if r.config.lr == lr), key=lambda r: -r.config.seed)
+        for run in some:  # the first seed on top
+            style = {"alpha": 1.0 if run is some[-1] else 0.4, "linewidth": 0.8}
+            sharpness = phases.column(run, "sharpness") * lr / 2
+            _curve(above, run, sharpness, color=BLUE, **style)
+            _accuracies(below, run, labelled=run is some[-1], **style)
         above.axhline(1, color=GREY, linestyle=":")
-        above.set_title(setting(run, "lr"))
-        _accuracies(below, run)
+        above.set_title(setting(some[-1], "lr"))
         below.set_xlabel(TIME)
     grid[0, 0].set_ylabel(r"$\|H\|$ in units of 2/$\eta$")
     grid[1, 0].set_ylabel("accuracy (%)")
@@ -188,13 +194,14 @@ def gradient_alignment(runs: Sequence[Any]) -> Figure:
 
 
 @styled
-def step_changes(runs: Sequence[Any]) -> Figure:
+def step_changes(runs: Sequence[Any], by: str) -> Figure:
     """Mean change of the loss by α times the step along e_1, relative to the loss, against time: a
-    column for each η, a colour for each α, a line for each seed."""
-    lrs = values_of(runs, "lr")
-    figure, grid = plt.subplots(1, len(lrs), figsize=(8.4, 3.2), sharey=True, squeeze=False)
-    for axes, lr in zip(grid[0], lrs, strict=True):
-        for seed, run in enumerate(r for r in runs if r.config.lr == lr):
+    column for each value of the field ``by``, a colour for each α, a line for each seed."""
+    values = values_of(runs, by)
+    figure, grid = plt.subplots(1, len(values), figsize=(8.4, 3.2), sharey=True, squeeze=False)
+    for axes, value in zip(grid[0], values, strict=True):
+        some = [run for run in runs if getattr(run.config, by) == value]
+        for seed, run in enumerate(some):
             relative = changes(run).div(loss(run), axis=0)
             for k, alpha in enumerate(STEP_FACTORS):
                 label = rf"$\alpha$ = {alpha:g}" if seed == 0 else None
@@ -202,7 +209,7 @@ def step_changes(runs: Sequence[Any]) -> Figure:
                 _curve(axes, run, relative.loc[:, alpha], label=label, **style)
         axes.axhline(0, color=GREY, linewidth=0.8)
         axes.set_yscale("symlog", linthresh=1e-3)
-        axes.set(xlabel=TIME, title=rf"$\eta$ = {lr:g}")
+        axes.set(xlabel=TIME, title=setting(some[0], by))
     grid[0, 0].set_ylabel("mean change of the loss / loss")
     grid[0, 0].legend()
     return figure
@@ -274,6 +281,33 @@ def rules(runs: Sequence[Any], by: str) -> Figure:
     panels[0].set_yscale("log")
     panels[1].set_yscale("log")
     panels[2].legend()
+    return figure
+
+
+@styled
+def norms_by_gamma(runs: Sequence[Any]) -> Figure:
+    """λ_1 (solid) and ‖H‖_F (dashed) against time, logarithmic: a column for each momentum β, a
+    colour for each γ, a line for each seed; dotted, the threshold 2(1 + β)/η of SGD."""
+    momenta = values_of(runs, "momentum")
+    figure, grid = plt.subplots(1, len(momenta), figsize=(8.4, 3.2), sharey=True, squeeze=False)
+    for axes, momentum in zip(grid[0], momenta, strict=True):
+        some = [run for run in runs if run.config.momentum == momentum]
+        gammas = list(dict.fromkeys(setting(run, "gamma") for run in some))
+        seen = set()
+        for run in some:
+            name = setting(run, "gamma")
+            style = {"color": COLORS[gammas.index(name)], "linewidth": 1}
+            label = None if name in seen else name
+            seen.add(name)
+            _curve(axes, run, eigenvalue(run, 1), label=label, **style)
+            norm = phases.column(run, "hessian_frobenius_sq") ** 0.5
+            _curve(axes, run, norm, linestyle="--", **style)
+        lr = some[0].config.lr
+        axes.axhline(2 * (1 + momentum) / lr, color=GREY, linestyle=":")
+        axes.set_title(rf"$\eta$ = {lr:g}" + (rf", $\beta$ = {momentum:g}" if momentum else ""))
+        axes.set(xlabel=TIME, yscale="log")
+    grid[0, 0].set_ylabel(r"$\lambda_1$ and $\|H\|_F$")
+    grid[0, 0].legend()
     return figure
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ijrlib.config import RunConfig
-from ijrlib.figure_table import GD_BY_LR, GD_BY_LR_PAPER, Figure, every, seeds
+from ijrlib.figure_table import GD_BY_LR, GD_BY_LR_AGAIN, GD_BY_LR_PAPER, Figure, every, seeds
 
 TIME = 100  # ηt at the end of the laptop's runs
 MEASURED = ("accuracy", "hessian_trace", "sharpest")
@@ -205,14 +205,15 @@ REVIEWS_PAPER = tuple(map(_reviews_paper, REVIEWS_LRS)) + tuple(
 GAMMAS = (0.01, 0.1)
 
 
-def _nudged_reviews(config: RunConfig) -> tuple[RunConfig, ...]:
+def _by_gamma(config: RunConfig) -> tuple[RunConfig, ...]:
     """SGD, and Nudged-SGD along five directions."""
     rule = {"regularizer": "nudged", "sharpest": 5}
     return (config, *(config.replace(gamma=gamma, **rule) for gamma in GAMMAS))
 
 
-NUDGED_REVIEWS = _nudged_reviews(REVIEWS_BY_LR[1])
-NUDGED_REVIEWS_PAPER = _nudged_reviews(REVIEWS_PAPER[1])
+NUDGED_REVIEWS = _by_gamma(REVIEWS_BY_LR[1])
+NUDGED_REVIEWS_PAPER = _by_gamma(REVIEWS_PAPER[1])
+NUDGED_FURTHER = _by_gamma(BY_LR[2]) + _by_gamma(BASE.replace(momentum=0.9))
 
 WORDS_LRS = (0.5, 1.0, 2.0)
 WORDS = tuple(map(_words, WORDS_LRS)) + tuple(_words(WORDS_LR, size) for size in (32, 512))
@@ -225,6 +226,7 @@ BY_LR_PAPER = tuple(map(_run_paper, PAPER_LRS))
 BY_BATCH_PAPER = tuple(_run_paper(LR, size) for size in BATCHES)
 FIRST_PAPER = (_run_paper(0.1), _run_paper(0.005))
 VARIANTS_PAPER = (FIRST_PAPER[1], *_variants(FIRST_PAPER[1]))
+NUDGED_FURTHER_PAPER = _by_gamma(BY_LR_PAPER[2]) + _by_gamma(BY_LR_PAPER[0].replace(momentum=0.9))
 NUDGED_PAPER = (BY_LR_PAPER[0], *(_nudged(BY_LR_PAPER[0], k) for k in NUDGED))
 MOMENTUM_PAPER = (BY_LR_PAPER[0], BY_LR_PAPER[0].replace(momentum=0.9))
 OTHERS_PAPER = tuple(
@@ -250,8 +252,8 @@ FIGURES: Mapping[str, Figure] = {
     "sd03": Figure(
         "Full batches: growth, then instability",
         "CIFAR-10, ResNet-32, gradient descent on 2,500 images, η = 0.01 and 0.05",
-        GD_BY_LR,
-        GD_BY_LR_PAPER,
+        GD_BY_LR + GD_BY_LR_AGAIN,
+        seeds(GD_BY_LR_PAPER, 2),
         "6CNN on 2,000 images takes the place of ResNet-32 on 2,500",
     ),
     "sd04": Figure(
@@ -273,6 +275,20 @@ FIGURES: Mapping[str, Figure] = {
         f"{SETTING}, η = 0.01 and 0.05, S = 128",
         seeds(BY_LR[:2], SEEDS),
         seeds(BY_LR_PAPER[:2], SEEDS),
+        STAND_IN,
+    ),
+    "sd19": Figure(
+        "Nudged-SGD with a larger learning rate and with momentum",
+        "CIFAR-10, ResNet-32, a larger η and momentum, not stated in the caption; several γ",
+        seeds(NUDGED_FURTHER, SEEDS),
+        seeds(NUDGED_FURTHER_PAPER, 2),
+        STAND_IN,
+    ),
+    "sd20": Figure(
+        "The same step under Nudged-SGD",
+        f"{SETTING}, η = 0.01, S = 128; Nudged-SGD with K = 5, γ = 0.01",
+        seeds((BASE, NUDGED_BY_K[1]), SEEDS),
+        seeds((NUDGED_PAPER[0], NUDGED_PAPER[2]), SEEDS),
         STAND_IN,
     ),
     "sd07": Figure(

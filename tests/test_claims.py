@@ -493,6 +493,7 @@ CASES |= {
         batch_norm("covariance_trace", 0.5),
         batch_norm("covariance_trace", -0.5),
     ),
+    "be05-tracek": (batch_norm(), batch_norm("covariance_trace", 2.0)),
     "be05-diverges": (batch_norm(), batch_norm(plain=3.0)),
     "be05-small-lr": (batch_norm(), batch_norm("gradient_over_top", plain=0.5)),
     "be05-decays": (
@@ -556,6 +557,14 @@ ONCE_IN_THREE = with_arrays(
     loss_changes=SHARP.arrays["loss_changes"] * np.where(np.arange(51) % 3, -1, 1)[:, None],
 )
 ONLY = variant("sharpest_only", 0.5, 1.0)
+
+
+def like_nudged(run: Run) -> Run:
+    rule = {"regularizer": "nudged", "sharpest": 5, "gamma": 0.01}
+    return dataclasses.replace(run, config=run.config.replace(**rule))
+
+
+NUDGED_STEPS = [ONCE_IN_THREE, like_nudged(SHARP)]
 RISING = [losses(run, np.where(np.arange(51) > 25, 20.0, 1.0)) for run in ONLY[1::2]]
 CASES |= {
     "sd01-rise": (SHARP, with_arrays(SHARP, top_values=SHARP.arrays["top_values"] ** 0.2)),
@@ -577,6 +586,8 @@ CASES |= {
         SHARP,
         with_arrays(SHARP, surfaces=SHARP.arrays["surfaces"][:, [0, 0, 1]]),
     ),
+    "sd20-too-long": (NUDGED_STEPS, [SHARP, like_nudged(ONCE_IN_THREE)]),
+    "sd20-minimum": (NUDGED_STEPS, [SHARP, like_nudged(ONCE_IN_THREE)]),
     "sd07-only": (ONLY[::2] + RISING, ONLY),
     "sd07-without": (variant("nudged", 2.0, 1.1), variant("nudged", 2.0, 3.0)),
     "sd08-faster": (nudged(0, -1), nudged(0, 0)),
@@ -616,16 +627,22 @@ def stages(height: float, accuracy: float) -> list[Run]:
     ]
 
 
-def by_gamma(height: float, level: float = 0.0) -> list[Run]:
+def by_gamma(height: float, level: float = 0.0, **fields) -> list[Run]:
     """Two seeds of SGD and of Nudged-SGD with two γ; λ_1 and the loss as powers of the place."""
     rules = ({}, *({"regularizer": "nudged", "sharpest": 5, "gamma": g} for g in (0.1, 0.01)))
     return [
-        sharpest_run(seed=seed, height=n**height, level=n**level, **rule)
+        sharpest_run(seed=seed, height=n**height, level=n**level, **rule, **fields)
         for n, rule in enumerate(rules, 1)
         for seed in (0, 1)
     ]
 
 
+for _short, _momentum, _other in (("lr", 0.0, 0.9), ("momentum", 0.9, 0.0)):
+    for _key in ("sharper", "frobenius"):
+        CASES[f"sd19-{_short}-{_key}"] = (
+            by_gamma(1, momentum=_momentum) + by_gamma(-1, momentum=_other),
+            by_gamma(-1, momentum=_momentum) + by_gamma(1, momentum=_other),
+        )
 CASES |= {
     "sd09-stable": (with_and_without_norm(0.1, 0.3), with_and_without_norm(0.25, 0.3)),
     "sd12-sharpness": (stages(-1, 0), stages(1, 0)),

@@ -142,6 +142,19 @@ def test_the_jacobian_slows_down_where_its_growth_bends():
         companion_criteria.slowing(run)
 
 
+def test_the_table_of_conditioning_leaves_out_the_first_measurement():
+    some = [break_even_run(lr=lr) for lr in (0.1, 0.02)]
+    for run in some:
+        step = run.series["step"]
+        run.series["covariance_trace"] = run.series["covariance_norm"] * np.where(step, 7.0, 99.0)
+        run.series["covariance_trace_single"] = run.series["covariance_norm_single"] * (
+            12.0 / run.config.lr
+        )
+    header, rows = companion_criteria.conditioning(some)
+    assert header == ("run", "from mini-batches", "from single examples")
+    assert rows == [("η = 0.02, seed 0", "7", "600"), ("η = 0.1, seed 0", "7", "120")]
+
+
 def test_the_timeline_has_the_times_of_all_events():
     run = break_even_run(lr=0.1, onset=40)
     run.series["jacobian_norm_sq"] = np.exp(np.minimum(run.series["step"], 20) / 5.0)

@@ -46,6 +46,16 @@ def seeds(runs: list[Run]) -> list[Run]:
     ]
 
 
+def with_seed(run: Run, seed: int) -> Run:
+    return dataclasses.replace(run, config=run.config.replace(seed=seed))
+
+
+def falling(drop: float) -> Run:
+    """Training accuracy falls by so much at times, after ‖H‖ has reached 2/η."""
+    late = (STEP > 100) & (STEP % 60 == 0)
+    return columns(RUN, train_accuracy=RUN.series["train_accuracy"] - drop * late)
+
+
 def batches(factors: dict[int, float]) -> list[Run]:
     """Runs with these batch sizes, ‖H‖ over its predictor being the factor."""
     return seeds(
@@ -157,6 +167,10 @@ CASES = {  # claim, number of the reading: runs of which it holds, runs of which
             ),
         }.items()
     },
+    ("sd03-instability", 0): (
+        [falling(0.1), with_seed(falling(0.0), 1)],
+        [falling(0.0), with_seed(falling(0.1), 1)],
+    ),
     ("sd06-flatter", 0): (lengths(1.0), lengths(0.5)),
     ("sd12-accuracy", 0): (staged(0.02), staged(-0.02)),
     ("sd13-momentum", 0): (with_momentum(0.5), with_momentum(0.9, peak=2)),

@@ -38,7 +38,7 @@ FIGURES = {
     "instability": sharpest_figures.instability([phase_run(lr=lr) for lr in (0.02, 0.04)]),
     "peaks": sharpest_figures.peaks(BY_LR, "lr"),
     "gradient_alignment": sharpest_figures.gradient_alignment(BY_LR),
-    "step_changes": sharpest_figures.step_changes(BY_LR),
+    "step_changes": sharpest_figures.step_changes(BY_LR, "lr"),
     "surfaces": sharpest_figures.surfaces(RULES[0]),
     "rules": sharpest_figures.rules(RULES, "regularizer"),
     "against_directions": sharpest_figures.against_directions(NUDGED),
@@ -66,6 +66,20 @@ def test_the_sharpness_is_drawn_in_units_of_two_over_eta():
     run = phase_run(lr=0.02)
     _, y = points(FIGURES["instability"].axes[0].get_lines()[0])
     np.testing.assert_allclose(y, run.series["sharpness"].dropna() * 0.01)
+
+
+def test_of_several_seeds_the_first_is_drawn_last_and_the_others_in_a_lighter_colour():
+    runs = [phase_run(lr=0.02), phase_run(lr=0.02, seed=1), phase_run(lr=0.04)]
+    runs[1].series["sharpness"] *= 2
+    above, other, below, _ = sharpest_figures.instability(runs).axes
+    lighter, first, _ = above.get_lines()
+    assert lighter.get_alpha() < first.get_alpha() == 1 and len(other.get_lines()) == 2
+    np.testing.assert_allclose(points(lighter)[1], 2 * points(first)[1])
+    assert [text.get_text() for text in other.figure.axes[3].get_legend().get_texts()] == [
+        "training",
+        "test",
+    ]
+    assert len(below.get_lines()) == 4
 
 
 def test_peaks_have_a_line_for_each_run_and_one_label_for_each_value():
