@@ -49,8 +49,15 @@ def column(run: Run, name: str) -> pd.Series:
 
 
 def beginning(run: Run, last: int) -> Run:
-    """A run as measured up to step ``last``; its arrays stay whole."""
-    return dataclasses.replace(run, series=run.series[run.series["step"] <= last])
+    """A run as measured up to step ``last``."""
+    arrays = dict(run.arrays)
+    for name in run.arrays:
+        if (key := f"{name}.steps") in run.arrays:
+            until = run.arrays[key] <= last
+            arrays[key], arrays[name] = run.arrays[key][until], run.arrays[name][until]
+            if name == "trajectory_gram":  # a row and a column for each step
+                arrays[name] = arrays[name][:, until]
+    return dataclasses.replace(run, series=run.series[run.series["step"] <= last], arrays=arrays)
 
 
 def largest(values: pd.Series) -> int:

@@ -31,6 +31,19 @@ def test_the_beginning_of_a_run_has_its_rows_up_to_a_step():
     assert len(RUN.series) > PHASE_ONSET + 1
 
 
+def test_the_beginning_of_a_run_has_its_arrays_up_to_a_step():
+    steps = np.arange(0, 301, 10)
+    arrays = {"lambda_1": np.arange(31 * 4.0).reshape(31, 4), "trajectory_gram": np.ones((31, 31))}
+    whole = dataclasses.replace(
+        RUN, arrays={**arrays, "lambda_1.steps": steps, "trajectory_gram.steps": steps}
+    )
+    start = phases.beginning(whole, 55).arrays
+    assert start["lambda_1.steps"].tolist() == [0, 10, 20, 30, 40, 50]
+    np.testing.assert_array_equal(start["lambda_1"], arrays["lambda_1"][:6])
+    assert start["trajectory_gram"].shape == (6, 6)
+    assert len(whole.arrays["lambda_1"]) == 31
+
+
 def test_a_run_below_the_threshold_enters_phase_2_at_its_own_level():
     low = with_columns(sharpness=RUN.series["sharpness"] / 2)
     assert not phases.reaches_threshold(low)
