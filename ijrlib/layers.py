@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
-from torch.func import functional_call
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from ijrlib.functional import call
 from ijrlib.operators import trainable
 
 
@@ -83,7 +83,7 @@ def record(model: nn.Module, x: Tensor, names: Collection[str]) -> ForwardPass:
     buffers = {name: b.detach().clone() for name, b in model.named_buffers()}
     recorder = _Recorder({id(params[name]): name for name in names}, len(x))
     with _without_randomness(x.device), recorder:
-        z = functional_call(model, buffers, (x.detach().clone(),))  # may be changed in place
+        z = call(model, buffers, x.detach().clone())  # may be changed in place
     if z.ndim != 2 or len(z) != len(x):
         raise ValueError(f"expected logits of shape ({len(x)}, classes), got {tuple(z.shape)}")
     leaves = _leaves(z)

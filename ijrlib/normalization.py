@@ -1,26 +1,45 @@
-"""Layer, batch and instance normalization whose derivatives are right twice in forward mode."""
+"""Normalization whose derivatives are right: of layers, batches and instances twice in forward
+mode, of weights twice in reverse mode and in forward mode at all."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
+from torch.nn.utils.parametrizations import _WeightNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+from ijrlib.functional import replaced
 
 
-class plain_normalization(TorchFunctionMode):
+def plain_normalization() -> replaced:
     """Within this context layer, batch and instance normalization by the input's own mean and
     variance are written out, of ``torch.nn.functional`` and of ``torch`` alike: twice in forward
     mode PyTorch's derivatives of them are wrong (up to 2.13 at least; those of group normalization
     are right).  Running statistics, which the logits do not ask for, are not updated."""
+    return replaced(_PLAIN)
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        return _PLAIN.get(func, func)(*args, **(kwargs or {}))
+
+def plain_weight_normalization() -> replaced:
+    """Within this context weights are normalized by the formula: PyTorch's own function has a wrong
+    second derivative (up to 2.13 at least) and none in forward mode."""
+    return replaced({torch._weight_norm: _weight_norm})
+
+
+def normalizes_weights(model: nn.Module) -> bool:
+    """Whether ``weight_norm`` is applied to a module, as a parametrization or as a hook."""
+    return any(
+        isinstance(module, _WeightNorm)
+        or any(isinstance(hook, WeightNorm) for hook in module._forward_pre_hooks.values())
+        for module in model.modules()
+    )
+
+
+def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
+    """g·v/‖v‖, the norm over all axes but ``dim``, or over all of them where it is −1."""
+    return v * (g / (v.norm() if dim == -1 else torch.norm_except_dim(v, 2, dim)))
 
 
 def _layer_norm(

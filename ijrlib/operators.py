@@ -17,12 +17,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.backends import mha
-from torch.func import functional_call, jvp
+from torch.func import jvp
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ijrlib.convolution import fast_double_backward
-from ijrlib.normalization import plain_normalization
+from ijrlib.functional import call, replaced
+from ijrlib.normalization import (
+    normalizes_weights,
+    plain_normalization,
+    plain_weight_normalization,
+)
 from ijrlib.parallel import gathered, mine, share, summed
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -189,6 +194,8 @@ class _Passes:
         self.sizes = [len(x) for x in xs]
         self.weights = [size / sum(self.sizes) for size in self.sizes]
         self.fast = True  # whether the model takes the fast layout, as far as is known
+        self.plain = plain_weight_normalization if normalizes_weights(model) else _as_it_is
+        self.agreeing = _agreeing_embedding if _pads(model) else _as_it_is
         with torch.random.fork_rng(devices=[]):
             self.seed = torch.randint(2**31, (), device="cpu")
 
@@ -207,15 +214,25 @@ class _Passes:
         return z
 
     def _called(self, i: int, params: dict[str, Tensor], x: Tensor) -> Tensor:
-        with _same_randomness(self.model, self.seed + i) as buffers, _plain_attention():
+        with (
+            _same_randomness(self.model, self.seed + i) as buffers,
+            _plain_attention(),
+            self.plain(),
+        ):
             # a copy, as the model may change its input in place
-            return functional_call(self.model, (params, buffers), (x.clone(),))
+            return call(self.model, params | buffers, x.clone())
 
     def tangent(self, i: int, direction: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """(z, Jᵀv) of chunk i by forward-mode differentiation; both (n_i, C)."""
         primals = tuple(p.detach() for p in self.tensors)
-        z, tangent = jvp(lambda *ts: self.logits(i, ts), primals, tuple(direction))[:2]
-        return z, tangent
+        return self.along(i, primals, tuple(direction))
+
+    def along(
+        self, i: int, tensors: tuple[Tensor, ...], direction: tuple[Tensor, ...]
+    ) -> tuple[Tensor, Tensor]:
+        """The same at θ = ``tensors``, which may be within a forward mode themselves."""
+        with self.agreeing():
+            return jvp(lambda *ts: self.logits(i, ts), tensors, direction)[:2]
 
     @property
     def mine(self) -> range:
@@ -228,6 +245,28 @@ class _Passes:
 
     def operator(self, product: Callable[[Tensor], Tensor], problem=None) -> SymmetricOperator:
         return SymmetricOperator((self.m, self.m), self.dtype, self.device, product, problem)
+
+
+_as_it_is = contextlib.nullcontext
+
+
+def _pads(model: nn.Module) -> bool:
+    """Whether an embedding has a row for padding, which is not trained."""
+    return any(getattr(module, "padding_idx", None) is not None for module in model.modules())
+
+
+def _agreeing_embedding() -> replaced:
+    """Within this context the row for padding has no derivative in forward mode either."""
+    return replaced({F.embedding: _embedding})
+
+
+def _embedding(
+    input: Tensor, weight: Tensor, padding_idx: int | None = None, *args, **kwargs
+) -> Tensor:
+    if padding_idx is not None:
+        fixed = torch.arange(len(weight), device=weight.device) == padding_idx % len(weight)
+        weight = torch.where(fixed[:, None], weight.detach(), weight)
+    return F.embedding(input, weight, None, *args, **kwargs)
 
 
 def _fast_layout(x: Tensor) -> Tensor:
@@ -716,7 +755,7 @@ def curvatures_along(
     for i in passes.mine:
 
         def first(*tensors: Tensor, i: int = i) -> tuple[Tensor, Tensor]:
-            return jvp(lambda *ts: passes.logits(i, ts), tensors, direction)[:2]
+            return passes.along(i, tensors, direction)
 
         with plain_normalization():
             (z, slope), (_, second) = jvp(first, at, direction)[:2]

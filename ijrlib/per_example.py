@@ -21,8 +21,8 @@ from collections.abc import Collection, Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
+from ijrlib.functional import call
 from ijrlib.layers import ForwardPass, Layer, record
 from ijrlib.operators import flatten, gram, trainable
 from ijrlib.parallel import gathered, mine, share
@@ -90,7 +90,7 @@ def _check_statistics(model: nn.Module, x: Tensor, z: Tensor) -> None:
     x = x.detach()
     if x.is_floating_point():
         x = x.requires_grad_()
-        both = functional_call(model, buffers, (x.clone(),))  # a copy may be changed in place
+        both = call(model, buffers, x.clone())  # a copy may be changed in place
         cotangent = torch.arange(1, both.shape[1] + 1).to(both)
         slope = None
         if both.requires_grad:
@@ -100,7 +100,7 @@ def _check_statistics(model: nn.Module, x: Tensor, z: Tensor) -> None:
                 raise ValueError(_INFLUENCE)
             return
     try:
-        (alone,) = functional_call(model, buffers, (x.detach()[:1].clone(),))
+        (alone,) = call(model, buffers, x.detach()[:1].clone())
     except ValueError as error:  # PyTorch's, of a single value per channel
         raise ValueError(_INFLUENCE) from error
     rounding = torch.finfo(z.dtype).eps ** 0.5 * z.abs().max()
@@ -210,7 +210,7 @@ def _other_grams(model: nn.Module, x: Tensor, names: Collection[str]) -> Tensor:
     grams = []
     for one in x.detach().split(1):
         buffers = {name: b.detach().clone() for name, b in model.named_buffers()}
-        (z,) = functional_call(model, {**fixed, **chosen, **buffers}, (one.clone(),))
+        (z,) = call(model, {**fixed, **chosen, **buffers}, one.clone())
         columns = [
             flatten(
                 torch.autograd.grad(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
+import dense
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.func import jvp
 
+from ijrlib import operators
 from ijrlib.normalization import plain_normalization
 
 
@@ -143,3 +146,62 @@ def test_running_statistics_stay_as_they_are():
     with plain_normalization():
         layer(torch.ones(6, 4))
     assert not layer.running_mean.any()
+
+
+# -- weights ---------------------------------------------------------------------------------------
+
+
+def weight_normalized(kind: str) -> nn.Sequential:
+    torch.manual_seed(0)
+    first, second = nn.Linear(4, 6), nn.Linear(6, dense.CLASSES)
+    if kind == "hook":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            first, second = map(nn.utils.weight_norm, (first, second))
+    else:
+        dims = {"rows": 0, "columns": 1, "all": None}
+        first, second = (
+            nn.utils.parametrizations.weight_norm(layer, dim=dims[kind])
+            for layer in (first, second)
+        )
+    return nn.Sequential(first, nn.Tanh(), second).double()
+
+
+class Formula(nn.Module):
+    """The same function of the same parameters, with w = g·v/‖v‖ by the formula."""
+
+    def __init__(self, model: nn.Sequential, kind: str) -> None:
+        super().__init__()
+        self.names = [name for name, _ in model.named_parameters()]
+        self.values = nn.ParameterList(p.detach().clone() for p in model.parameters())
+        self.axes = {"columns": (0,), "all": (0, 1)}.get(kind, (1,))
+
+    def forward(self, x: Tensor) -> Tensor:
+        values = dict(zip(self.names, self.values, strict=True))
+        for layer in ("0", "2"):
+            (bias,) = (p for n, p in values.items() if n.startswith(layer) and n.endswith("bias"))
+            g, v = (p for n, p in values.items() if n.startswith(layer) and not n.endswith("bias"))
+            w = g * v / v.square().sum(self.axes, keepdim=True).sqrt()
+            x = x @ w.T + bias
+            x = torch.tanh(x) if layer == "0" else x
+        return x
+
+
+@pytest.mark.parametrize("kind", ["rows", "columns", "all", "hook"])
+def test_matrices_of_a_model_with_normalized_weights_are_those_of_the_formula(kind):
+    model = weight_normalized(kind)
+    alike = Formula(model, kind)
+    x = torch.randn(9, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    y = torch.arange(9) % dense.CLASSES
+    torch.testing.assert_close(model(x), alike(x))
+    hessian = dense.hessian(alike, "cross_entropy", x, y)
+    newton = dense.gauss_newton(alike, "cross_entropy", x)
+    v = torch.linspace(-1, 1, len(hessian), dtype=torch.float64)
+    linear = operators.linearize(model, operators.cross_entropy, (x, y))
+    tight = {"rtol": 1e-9, "atol": 1e-12}
+    for op in (linear.hessian, operators.hessian(model, operators.cross_entropy, (x, y))):
+        torch.testing.assert_close(dense.matrix(op), hessian, **tight)
+    for op in (linear.gauss_newton, operators.gauss_newton(model, operators.cross_entropy, (x, y))):
+        torch.testing.assert_close(dense.matrix(op), newton, **tight)
+    along = operators.curvatures_along(model, operators.cross_entropy, (x, y), v)
+    torch.testing.assert_close(along.mean(), v @ hessian @ v, **tight)

@@ -388,6 +388,40 @@ def stochastic():
     return model
 
 
+class Padded(nn.Module):
+    """Words, of which the first stands for nothing and is not trained."""
+
+    def __init__(self):
+        super().__init__()
+        self.words = nn.Embedding(7, 4, padding_idx=0)
+        self.head = nn.Linear(4, dense.CLASSES)
+
+    def forward(self, x):
+        return self.head(self.words(x).mean(1).tanh())
+
+
+def test_a_row_of_an_embedding_for_padding_is_constant_in_every_product():
+    torch.manual_seed(0)
+    model, loss = Padded().double(), operators.cross_entropy
+    with torch.no_grad():
+        model.words.weight[0] = 0.5  # not trivial
+    x = torch.tensor([[1, 2, 0, 0], [3, 0, 0, 0], [4, 5, 6, 1], [2, 0, 0, 0], [6, 3, 0, 0]])
+    y = torch.arange(5) % dense.CLASSES
+    newton = dense.gauss_newton(model, "cross_entropy", x)
+    hessian = dense.hessian(model, "cross_entropy", x, y)
+    assert not newton[:4].any() and newton[4:].any()
+    assert close(dense.matrix(operators.gauss_newton(model, loss, (x, y))), newton)
+    jacobian = dense.jacobians(model, x).mean(0)
+    v = torch.linspace(-1, 1, len(hessian)).double()
+    assert close(operators.mean_jacobian(model, x).T @ v, jacobian.T @ v)
+    along = operators.curvatures_along(model, loss, (x, y), v)
+    assert close(along.mean(), v @ hessian @ v)
+    for cache_bytes in (0, operators.CACHE_BYTES):
+        linear = operators.linearize(model, loss, (x, y), cache_bytes=cache_bytes)
+        assert close(dense.matrix(linear.gauss_newton), newton)
+        assert close(dense.matrix(linear.hessian), hessian)
+
+
 class DoubledInPlace(nn.Module):
     """z of 2x; changes x."""
 
