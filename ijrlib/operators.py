@@ -180,6 +180,15 @@ def _plain_attention() -> Iterator[None]:
         mha.set_fastpath_enabled(fused)
 
 
+@contextlib.contextmanager
+def twice_differentiable() -> Iterator[None]:
+    """Within this context attention and ``weight_norm`` are computed by their formulas, whose
+    gradient can be differentiated again: PyTorch's fused attention has no second derivative, and
+    that of its ``weight_norm`` is wrong."""
+    with _plain_attention(), plain_weight_normalization():
+        yield
+
+
 class _Passes:
     """The forward passes of one operator: chunk by chunk, weighted by |chunk| / N, reproducible."""
 

@@ -5,6 +5,7 @@ gradient: one draw for each mini-batch estimates the squared norm without bias.
 
 In a training loop of one's own, for any optimizer and schedule, ::
 
+    z = model(x)
     (cross_entropy(z, y) + weight * jacobian_penalty(z, model.parameters())).backward()   # EJR
     backward(model, cross_entropy, x, y, rho=1.0)                  # EJR v1, instead of .backward()
     backward(model, cross_entropy, x, y, rho=2.0, mu=0.03)         # EJR v2
@@ -60,7 +61,9 @@ def jacobian_penalty(
 ) -> Tensor:
     """‖⟨J⟩u‖² = ‖∇_θ(uᵀ⟨z⟩)‖² for a random u, to be added to the loss times λ_reg.
 
-    Its expectation is ‖⟨J⟩‖_F²/C.  Differentiable, so the backward pass is one through a gradient.
+    Its expectation is ‖⟨J⟩‖_F²/C.  Differentiable, so the backward pass is one through a gradient;
+    a model with attention or ``weight_norm`` has to be called within
+    :func:`ijrlib.operators.twice_differentiable` for it.
 
     Args:
         z: logits of the batch, shape (|B|, C), with their graph.
@@ -68,16 +71,43 @@ def jacobian_penalty(
         generator: of u; the global one where it is None.
 
     Raises:
-        ValueError: for logits of another shape, or no trainable parameter.
+        ValueError: for logits of another shape or without a graph, no trainable parameter, and a
+            graph whose gradient cannot be differentiated again.
     """
-    if z.ndim != 2 or not len(z):
-        raise ValueError(f"expected logits of shape (examples, classes), got {tuple(z.shape)}")
+    _check_logits(z)
+    _check_graph(z)
     tensors = [p for p in parameters if p.requires_grad]
     if not tensors:
         raise ValueError("expected trainable parameters, got none")
     u = unit_vector(z.shape[1], generator).to(z)
     slopes = torch.autograd.grad(z.mean(0) @ u, tensors, create_graph=True, materialize_grads=True)
     return torch.stack([s.square().sum() for s in slopes]).sum()
+
+
+def _check_logits(z: Tensor) -> None:
+    if z.ndim != 2 or not len(z):
+        raise ValueError(f"expected logits of shape (examples, classes), got {tuple(z.shape)}")
+
+
+_ONCE = ("ScaledDotProduct", "WeightNormInterface")
+"""How the nodes of a graph are named that can be differentiated once."""
+
+
+def _check_graph(z: Tensor) -> None:
+    """Raise ValueError where the gradient of the logits cannot be differentiated again."""
+    if z.grad_fn is None:
+        raise ValueError("expected logits with their graph, got some without (torch.no_grad?)")
+    found, ahead = {z.grad_fn}, [z.grad_fn]
+    while ahead:
+        node = ahead.pop()
+        if node.name().startswith(_ONCE):
+            raise ValueError(
+                "expected logits of a forward pass within ijrlib.operators.twice_differentiable(), "
+                f"got {node.name()} in their graph"
+            )
+        new = {before for before, _ in node.next_functions if before is not None} - found
+        found |= new
+        ahead += new
 
 
 def backward(
@@ -94,7 +124,9 @@ def backward(
 
     Stands where ``loss(model(x), y).backward()`` stood; the optimizer, with whatever momentum,
     weight decay and schedule, is none the wiser.  Costs 2 gradients.  Under autocast both passes
-    are.  A ``GradScaler`` has no place here: float16 needs it, bfloat16 does not.
+    are.  A ``GradScaler`` has no place here: float16 needs it, bfloat16 does not.  A parameter that
+    the loss does not depend on is left as it is; parameters of the loss itself get no gradient, and
+    no hook is called that waits for a gradient to be accumulated.
 
     With ``DistributedDataParallel`` each process takes its own step to θ̃, from the u that it draws
     and its part of the batch, and the directions are averaged over the processes.
@@ -108,7 +140,8 @@ def backward(
         generator: of u; the global one where it is None.
 
     Raises:
-        ValueError: for ρ or μ out of range, and ``DistributedDataParallel`` with a static graph.
+        ValueError: for ρ or μ out of range, logits of another shape than (n, C), and
+            ``DistributedDataParallel`` with a static graph.
     """
     if not rho > 0:
         raise ValueError(f"rho: expected a positive length, got {rho}")
@@ -116,6 +149,7 @@ def backward(
         raise ValueError(f"mu: expected at least 0, got {mu}")
     group = _process_group(model)
     z = model(x.clone())  # the second pass needs x as it is, should the model change it in place
+    _check_logits(z)
     u = unit_vector(z.shape[1], generator).to(z)
     value = loss(z, y).detach()
     tensors = list(trainable(model).values())
@@ -123,10 +157,14 @@ def backward(
     with _perturbed(model, slopes, rho):
         z = model(x)
         gradients = torch.autograd.grad(
-            loss(z, y) + mu * (z.mean(0) @ u), tensors, materialize_grads=True
+            loss(z, y) + mu * (z.mean(0) @ u),
+            tensors,
+            allow_unused=True,
+            materialize_grads=group is not None,  # of another process it may be used
         )
     for p, g in zip(tensors, _averaged(gradients, group), strict=True):
-        p.grad = g if p.grad is None else p.grad + g
+        if g is not None:
+            p.grad = g if p.grad is None else p.grad + g
     return value
 
 
@@ -307,12 +345,18 @@ def _logits(model: nn.Module, x: Tensor, autocast: bool) -> Tensor:
 @contextlib.contextmanager
 def _kept_buffers(model: nn.Module) -> Iterator[None]:
     """The model's buffers, such as running statistics, are afterwards what they were."""
-    kept = [(b, b.clone()) for b in model.buffers()]
+    kept = [
+        (module, name, b, b.clone())
+        for module in model.modules()
+        for name, b in module._buffers.items()
+        if b is not None
+    ]
     try:
         yield
     finally:
         with torch.no_grad():
-            for b, value in kept:
+            for module, name, b, value in kept:
+                module._buffers[name] = b  # it may have been given another tensor
                 b.copy_(value)
 
 

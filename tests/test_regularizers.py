@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from ijrlib import regularizers
+from ijrlib import operators, regularizers
 from ijrlib.operators import cross_entropy
 
 KINDS = pytest.mark.parametrize("kind", dense.KINDS)
@@ -292,6 +292,81 @@ def test_backward_is_right_for_a_model_that_changes_its_input_in_place(mu):
     torch.testing.assert_close(found, expected, **TIGHT)
 
 
+class Averaging(nn.Module):
+    """Keeps a moving average of its inputs, each time in a new tensor."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+        self.register_buffer("average", torch.zeros((), dtype=torch.float64))
+
+    def forward(self, x):
+        self.average = 0.9 * self.average + 0.1 * x.mean()
+        return self.model(x)
+
+
+def test_backward_moves_a_buffer_that_is_given_a_new_tensor_once():
+    model, once = (Averaging(dense.network("linear")) for _ in range(2))
+    x, y = dense.examples(7)
+    regularizers.backward(model, cross_entropy, x, y, rho=0.5)
+    once(x)
+    assert torch.equal(model.average, once.average) and once.average != 0
+
+
+def test_backward_refuses_logits_of_another_shape():
+    x, y = torch.ones(5, 3, 4), torch.zeros(5, 3, dtype=torch.long)
+    with pytest.raises(ValueError, match=r"\(examples, classes\), got \(5, 3, 2\)"):
+        regularizers.backward(nn.Linear(4, 2), lambda z, y: z.mean(), x, y, rho=1.0)
+
+
+class Attending(nn.Module):
+    """A layer of a transformer without dropout, which takes the fused attention."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(4, 2, 3, dropout=0.0, batch_first=True)
+        self.head = nn.Linear(4, dense.CLASSES)
+
+    def forward(self, x):
+        return self.head(self.layer(x).mean(1))
+
+
+def weight_normalized():
+    layer = nn.utils.parametrizations.weight_norm(nn.Linear(8, dense.CLASSES))
+    return nn.Sequential(nn.Flatten(), nn.Tanh(), layer)
+
+
+@pytest.mark.parametrize("make", [Attending, weight_normalized])
+def test_the_penalty_of_a_fused_function_is_refused_or_right_within_the_context(make):
+    torch.manual_seed(0)
+    model = make().double()
+    x = torch.randn(6, 2, 4, dtype=torch.float64)
+
+    def penalty():
+        generator = torch.Generator().manual_seed(5)
+        with operators.twice_differentiable():
+            z = model(x)
+        return regularizers.jacobian_penalty(z, model.parameters(), generator)
+
+    with pytest.raises(ValueError, match=r"twice_differentiable\(\), got \w+Backward"):
+        regularizers.jacobian_penalty(model(x), model.parameters())
+    parameters = list(model.parameters())
+    slopes = torch.autograd.grad(penalty(), parameters, materialize_grads=True)
+    direction = [torch.randn_like(p) for p in parameters]
+    values = []
+    for sign in (1, -1):
+        with torch.no_grad():
+            for p, d in zip(parameters, direction, strict=True):
+                p += sign * 1e-5 * d
+        values.append(penalty().item())
+        with torch.no_grad():
+            for p, d in zip(parameters, direction, strict=True):
+                p -= sign * 1e-5 * d
+    expected = sum(float((s * d).sum()) for s, d in zip(slopes, direction, strict=True))
+    # central differences: their error is of the order of the square of the step
+    assert (values[0] - values[1]) / 2e-5 == pytest.approx(expected, rel=1e-6)
+
+
 def test_backward_serves_any_optimizer_and_moves_running_statistics_once():
     """AdamW with a schedule, batch normalization, a frozen and an unused parameter."""
     model, once = (dense.network("batch normalization").train() for _ in range(2))
@@ -306,6 +381,7 @@ def test_backward_serves_any_optimizer_and_moves_running_statistics_once():
     regularizers.backward(model, cross_entropy, x, y, rho=0.5, mu=0.1)
     once(x)
     assert torch.equal(dense.parameters(model), before)
+    assert model.unused.grad is None  # so that weight decay leaves it alone
     for found, expected in zip(model.buffers(), once.buffers(), strict=True):
         torch.testing.assert_close(found, expected)
     optimizer.step()
@@ -359,5 +435,7 @@ def test_the_penalty_refuses_what_it_cannot_differentiate():
     x, _ = dense.examples(3)
     with pytest.raises(ValueError, match=r"\(examples, classes\), got \(3,\)"):
         regularizers.jacobian_penalty(model(x)[:, 0], model.parameters())
+    with torch.no_grad(), pytest.raises(ValueError, match="their graph, got some without"):
+        regularizers.jacobian_penalty(model(x), model.parameters())
     with pytest.raises(ValueError, match="expected trainable parameters, got none"):
         regularizers.jacobian_penalty(model(x), [])
