@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -93,7 +94,10 @@ def certify(weights: Sequence[int], lower: Bound = half_gini, upper: Bound = gin
     Raises:
         ValueError: for other weights.
     """
-    w = sorted((int(n) for n in weights), reverse=True)
+    try:
+        w = sorted(map(operator.index, weights), reverse=True)
+    except TypeError:
+        raise ValueError(f"expected whole numbers as weights, got {list(weights)}") from None
     if len(w) < 2 or w[-1] < 0 or w[0] == 0:
         raise ValueError(f"expected at least two non-negative weights, not all zero; got {w}")
     p = [fmpq(n, sum(w)) for n in w]

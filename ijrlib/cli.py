@@ -29,7 +29,7 @@ RunsDir = Annotated[Path | None, typer.Option(help="where runs are kept (default
 @app.command()
 def verify(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
-    seed: Annotated[int, typer.Option(help="of the probability vectors and networks")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="of the probability vectors and networks")] = 0,
 ) -> None:
     """Check Theorems 1 and 2; exit 1 on a violation.
 
@@ -92,7 +92,9 @@ def run(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
     seed: Annotated[int, typer.Option(help="added to the seeds of the figure's runs")] = 0,
     runs_dir: RunsDir = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads (default: torch's)")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads (default: torch's)")
+    ] = None,
 ) -> None:
     """Train the runs of a figure that are not stored yet; a killed run goes on where it stopped."""
     from ijrlib import experiments
@@ -226,7 +228,9 @@ def claims(scale: Scale = "laptop", runs_dir: RunsDir = None) -> None:
 def bench(
     only: Annotated[list[str] | None, typer.Option(help="a benchmark; may be repeated")] = None,
     repeats: Annotated[int, typer.Option(help="rounds of the benchmarks at one θ")] = 5,
-    threads: Annotated[int | None, typer.Option(help="CPU threads (default: torch's)")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads (default: torch's)")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
     out: Annotated[Path | None, typer.Option(help="folder (default: data/benchmarks)")] = None,
 ) -> None:

@@ -160,10 +160,18 @@ def mean_impurity(z: Tensor) -> float:
 
 
 def _subset(linear: Linearization) -> Linearization | None:
-    """The same model on examples taken evenly in the order of ‖∂ℓ/∂z‖; None for too few of them."""
+    """The same model on inputs taken evenly in the order of ‖∂ℓ/∂z‖, the largest of those with
+    several rows of logits; None for too few of them."""
     assert linear.hessian.problem is not None
     model, loss, pairs = linear.hessian.problem
     size = linear.logit_gradients.norm(dim=1)
+    inputs = sum(len(y) for _, y in pairs)
+    if len(size) % inputs:
+        raise ValueError(
+            f"expected logits of shape (examples, classes), or as many rows for each of the "
+            f"{inputs} inputs, got {len(size)} rows"
+        )
+    size = size.view(inputs, -1).amax(1)
     if len(size) < 2 * SMALLEST_SUBSET:
         return None
     count = max(len(size) // SUBSET, SMALLEST_SUBSET)

@@ -15,6 +15,7 @@ random numbers are left alone.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import time
@@ -53,7 +54,8 @@ class CurvatureMonitor:
     The model is measured in evaluation mode (batch normalization by its running statistics, no
     dropout) and in float32, or float64 where its parameters are: one in half precision, or in
     several, is copied for it, without autocast.  Frozen parameters are no part of θ.  A wrapper of
-    ``torch.compile``, ``DataParallel`` or ``DistributedDataParallel`` is looked through.
+    ``DataParallel`` or ``DistributedDataParallel`` is looked through, and what ``torch.compile``
+    has compiled runs uncompiled.
 
     Args:
         model: returns logits (n, C), or an object or a mapping that has them as ``logits``.
@@ -85,7 +87,7 @@ class CurvatureMonitor:
         for name, value in (("every", every), ("chunk", chunk)):
             if value < 1:
                 raise ValueError(f"{name}: expected at least 1, got {value}")
-        if (reduction := getattr(loss, "reduction", "mean")) != "mean":
+        if (reduction := getattr(loss, "reduction", "mean")) not in ("mean", "batchmean"):
             raise ValueError(f"loss: expected a mean over examples, got reduction={reduction!r}")
         self.inputs, self.labels = _checked(probe)
         self.model, self.loss, self.optimizer = unwrapped(model), loss, optimizer
@@ -99,7 +101,6 @@ class CurvatureMonitor:
         self.steps += 1
         return self.measure() if self.steps % self.every == 0 else None
 
-    @torch.enable_grad()
     def measure(self) -> dict[str, float]:
         """Measure now; add the row and return it.
 
@@ -107,7 +108,8 @@ class CurvatureMonitor:
         ‖⟨J⟩‖², impurity_mean ⟨λ^(1)⟩ (NaN where the loss is no cross-entropy) and
         gradient_alignment |cos(g, r)| on the probe; lr η and threshold, above which a quadratic
         with such a sharpness is unstable under the optimizer (:func:`threshold`); seconds that it
-        took.  Once the model has diverged, numbers are NaN, and nothing is raised.
+        took.  Once the model has diverged, numbers are NaN, and nothing is raised.  Examples whose
+        labels the loss ignores count in ⟨J⟩ and in the impurity.
 
         Raises:
             ValueError: where the loss is a sum over the examples, or its mean over chunks is not
@@ -116,7 +118,13 @@ class CurvatureMonitor:
         """
         began = time.monotonic()
         device = self.labels.device.type
-        with torch.autocast(device, enabled=False), evaluation_mode(self.model):
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            torch.autocast(device, enabled=False),
+            evaluation_mode(self.model),
+            _uncompiled(self.model),
+        ):
             found = self._measured()
         self._starts = found.starts
         p_top = float("nan")
@@ -140,28 +148,35 @@ class CurvatureMonitor:
     def _measured(self) -> engine.Curvature:
         floating = {p.dtype for p in self.model.parameters()}
         dtype = torch.float64 if floating == {torch.float64} else torch.float32
-        model = self.model if floating == {dtype} else copy.deepcopy(self.model).to(dtype)
+        model, loss = self.model, self.loss
+        if floating != {dtype}:
+            model, loss = _converted(model, dtype), _converted(loss, dtype)
         inputs = _mapped(self.inputs, lambda t: t.to(dtype) if t.is_floating_point() else t)
         index = torch.arange(len(self.labels), device=self.labels.device)
-        linear = linearize(
-            _OnProbe(model, inputs), self.loss, (index, self.labels), chunk=self.chunk
-        )
-        self._check_mean(linear)
+        try:
+            linear = linearize(
+                _OnProbe(model, inputs), loss, (index, self.labels), chunk=self.chunk
+            )
+        except RuntimeError as error:
+            if model is not self.model:
+                error.add_note(f"in a copy of the model in {dtype}, in which it is measured")
+            raise
+        self._check_mean(linear, loss)
         if self._starts and len(self._starts.top) != len(linear.gradient):
             self._starts = None  # layers have been frozen or unfrozen
         cold = len(self.rows) % COLD_EVERY == 0
         return engine.measure(linear, self._starts, cold=cold, rtol=self.rtol, seed=self.steps)
 
     @torch.no_grad()
-    def _check_mean(self, linear: Linearization) -> None:
+    def _check_mean(self, linear: Linearization, loss: Loss) -> None:
         """Raise ValueError where the loss of the whole probe is the sum over its halves, or not the
         mean over its chunks, up to the rounding of a sum over the examples of terms as large as the
         logits."""
         z = linear.logits
-        whole, chunked = float(self.loss(z, self.labels)), float(linear.loss)
+        whole, chunked = float(loss(z, self.labels)), float(linear.loss)
         size = abs(whole) + float(z.abs().max())
         rounding = len(z) * torch.finfo(z.dtype).eps * size
-        halves = self._of_halves(z)
+        halves = self._of_halves(z, loss)
         # a mean with weights is between two halves of one sign, and so not their sum
         of_one_sign = min(halves) > 2 * rounding or max(halves) < -2 * rounding
         if of_one_sign and abs(whole - sum(halves)) <= rounding:
@@ -176,11 +191,11 @@ class CurvatureMonitor:
                 f"with class weights or ignored labels, chunk has to be at least {len(z)}"
             )
 
-    def _of_halves(self, z: Tensor) -> list[float]:
+    def _of_halves(self, z: Tensor, loss: Loss) -> list[float]:
         """The loss of either half of the probe, of logits z (n, C); NaN where it has none."""
         parts = zip(z.tensor_split(2), self.labels.tensor_split(2), strict=True)
         try:
-            return [float(self.loss(logits, labels)) for logits, labels in parts]
+            return [float(loss(logits, labels)) for logits, labels in parts]
         except Exception:  # of a loss that knows how many examples there are, say
             return [math.nan, math.nan]
 
@@ -218,8 +233,14 @@ class _OnProbe(nn.Module):
         else:
             out = self.model(*taken)
         if isinstance(out, Mapping):
-            out = out["logits"]
-        return out if isinstance(out, Tensor) else out.logits
+            out = out.get("logits", out)
+        logits = out if isinstance(out, Tensor) else getattr(out, "logits", None)
+        if not isinstance(logits, Tensor):
+            raise ValueError(
+                "model: expected logits, or an object or a mapping that has them as `logits`, got "
+                f"{type(out).__name__}"
+            )
+        return logits
 
 
 def threshold(optimizer: torch.optim.Optimizer | None) -> float:
@@ -253,6 +274,29 @@ def unwrapped(model: nn.Module) -> nn.Module:
         model = inner
 
 
+def _converted(module: Any, dtype: torch.dtype) -> Any:
+    """A copy of a module in another precision; what is no module as it is."""
+    if not isinstance(module, nn.Module):
+        return module
+    try:
+        return copy.deepcopy(module).to(dtype)
+    except RuntimeError as error:
+        raise ValueError(
+            f"expected a {type(module).__name__} that copy.deepcopy copies, as it is measured in "
+            f"{dtype}; got {error}"
+        ) from error
+
+
+def _uncompiled(model: nn.Module) -> contextlib.AbstractContextManager:
+    """Within this context what ``torch.compile`` has compiled runs as it was written: compiled
+    code cannot be differentiated twice."""
+    compiled = any(
+        module._compiled_call_impl is not None or hasattr(module, "_orig_mod")
+        for module in model.modules()
+    )
+    return torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext()
+
+
 def _learning_rate(optimizer: torch.optim.Optimizer | None) -> float:
     """η now; NaN without an optimizer and where groups differ in it."""
     rates = {float(group["lr"]) for group in optimizer.param_groups} if optimizer else set()
@@ -261,7 +305,7 @@ def _learning_rate(optimizer: torch.optim.Optimizer | None) -> float:
 
 def _is_cross_entropy(loss: object) -> bool:
     """Whether M = diag(p) − ppᵀ, which smoothed labels leave as it is."""
-    if isinstance(loss, nn.CrossEntropyLoss):
+    if type(loss) is nn.CrossEntropyLoss:  # not one that is made out of it
         return loss.weight is None
     return loss in (cross_entropy, F.cross_entropy)
 
@@ -274,9 +318,11 @@ def _checked(probe: object) -> tuple[Inputs, Tensor]:
             f"probe: expected a pair (inputs, labels), got {type(probe).__name__}"
         ) from None
     parts = _parts(inputs)
-    if not isinstance(labels, Tensor) or not all(isinstance(part, Tensor) for part in parts):
+    tensors = isinstance(labels, Tensor) and all(isinstance(part, Tensor) for part in parts)
+    if not tensors or not all(part.ndim for part in (labels, *parts)):
         raise ValueError(
-            "probe: expected inputs and labels as tensors, the inputs also by position or by name"
+            "probe: expected inputs and labels as tensors with an axis of examples, the inputs "
+            "also by position or by name"
         )
     counts = [len(part) for part in parts]
     if not counts or not len(labels) or any(count != len(labels) for count in counts):

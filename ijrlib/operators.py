@@ -129,7 +129,8 @@ def chunks(data: object, chunk: int = CHUNK) -> list[tuple[Tensor, Tensor]]:
             raise ValueError(f"expected x and y of one positive length, got {len(x)} and {len(y)}")
         chunk = share(len(x), _positive(chunk))
         return list(zip(x.split(chunk), y.split(chunk), strict=True))
-    pairs = [tuple(pair) for pair in data]  # type: ignore[attr-defined]
+    with torch.random.fork_rng(devices=[]):  # a DataLoader draws from it, even in order
+        pairs = [tuple(pair) for pair in data]  # type: ignore[attr-defined]
     if not pairs or any(len(pair) != 2 or len(pair[0]) != len(pair[1]) for pair in pairs):
         raise ValueError("expected a pair (x, y) or a non-empty iterable of such pairs")
     if 0 in (sizes := [len(x) for x, _ in pairs]):
@@ -204,7 +205,7 @@ class _Passes:
         self.weights = [size / sum(self.sizes) for size in self.sizes]
         self.fast = True  # whether the model takes the fast layout, as far as is known
         self.plain = plain_weight_normalization if normalizes_weights(model) else _as_it_is
-        self.agreeing = _agreeing_embedding if _pads(model) else _as_it_is
+        self.forward_mode = _forward_mode(model)
         with torch.random.fork_rng(devices=[]):
             self.seed = torch.randint(2**31, (), device="cpu")
 
@@ -240,7 +241,9 @@ class _Passes:
         self, i: int, tensors: tuple[Tensor, ...], direction: tuple[Tensor, ...]
     ) -> tuple[Tensor, Tensor]:
         """The same at θ = ``tensors``, which may be within a forward mode themselves."""
-        with self.agreeing():
+        with contextlib.ExitStack() as stack:
+            for context in self.forward_mode:
+                stack.enter_context(context())
             return jvp(lambda *ts: self.logits(i, ts), tensors, direction)[:2]
 
     @property
@@ -259,14 +262,15 @@ class _Passes:
 _as_it_is = contextlib.nullcontext
 
 
-def _pads(model: nn.Module) -> bool:
-    """Whether an embedding has a row for padding, which is not trained."""
-    return any(getattr(module, "padding_idx", None) is not None for module in model.modules())
-
-
-def _agreeing_embedding() -> replaced:
-    """Within this context the row for padding has no derivative in forward mode either."""
-    return replaced({F.embedding: _embedding})
+def _forward_mode(model: nn.Module) -> list[Callable[[], contextlib.AbstractContextManager]]:
+    """What the model needs in forward mode: no derivative of an embedding's row for padding, which
+    has none in reverse mode either, and recurrent layers without oneDNN, which has none."""
+    contexts: list[Callable[[], contextlib.AbstractContextManager]] = []
+    if any(getattr(module, "padding_idx", None) is not None for module in model.modules()):
+        contexts.append(lambda: replaced({F.embedding: _embedding}))
+    if any(isinstance(module, nn.RNNBase) for module in model.modules()):
+        contexts.append(lambda: torch.backends.mkldnn.flags(enabled=False))
+    return contexts
 
 
 def _embedding(
@@ -603,7 +607,8 @@ def input_chunks(x: object, chunk: int = CHUNK) -> list[Tensor]:
             below 1.
     """
     split = x.split(share(len(x), _positive(chunk))) if isinstance(x, Tensor) else x
-    xs = list(split)  # type: ignore[call-overload]
+    with torch.random.fork_rng(devices=[]):
+        xs = list(split)  # type: ignore[call-overload]
     if not xs or any(len(part) == 0 for part in xs):
         raise ValueError("expected a tensor of inputs or a non-empty iterable of such tensors")
     return xs
@@ -753,7 +758,9 @@ def curvatures_along(
     """vᵀH_x v of every example, H_x the Hessian of its loss: shape (N,).
 
     With ż and z̈ the first and second derivative of the logits along v, vᵀH_x v = żᵀM_x ż +
-    (∂ℓ/∂z)ᵀz̈ (Eq 5), by forward mode twice: three to four gradients.  Arguments as in
+    (∂ℓ/∂z)ᵀz̈ (Eq 5), by forward mode twice: three to four gradients.  Right where PyTorch's
+    derivatives in forward mode are, once and twice: of ``torch.linalg.solve``, ``logdet`` and
+    ``parametrizations.orthogonal`` they are not (2.13); the mean is vᵀHv.  Arguments as in
     :func:`hessian`.
     """
     pairs = chunks(data, chunk)

@@ -16,6 +16,7 @@ whichever takes fewer operations.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Collection, Iterator
 
@@ -63,7 +64,11 @@ def jacobian_grams(model: nn.Module, x: Tensor, *, chunk: int | None = None) -> 
     """
     if len(x) == 0:
         raise ValueError("expected at least one example, got none")
-    probe = record(model, x[:2], trainable(model))
+    names = trainable(model)
+    if len(x) > 1:  # what is a layer of two examples has to be one of one: an axis may be two long
+        with contextlib.suppress(ValueError):  # two examples tell what is wrong
+            names = record(model, x[:1], names).layered
+    probe = record(model, x[:2], names)
     _check_independence(probe)
     if len(x) > 1:
         _check_statistics(model, x[:2], probe.z)

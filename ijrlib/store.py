@@ -255,8 +255,10 @@ def named(name: str | Path, runs_dir: str | Path | None = None) -> Run:
 
     Raises:
         MissingRun: there is none.
-        ValueError: there are several, or (:class:`DamagedRun`) it is damaged.
+        ValueError: ``name`` is empty, there are several, or (:class:`DamagedRun`) it is damaged.
     """
+    if not str(name):
+        raise ValueError("run: expected a folder or the beginning of a name, got ''")
     if Path(name).is_dir():
         return load(Path(name).resolve())
     parent = _runs_dir(runs_dir)

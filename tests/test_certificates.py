@@ -132,3 +132,8 @@ def test_each_part_depends_on_its_own_computation(monkeypatch, name, part):
 def test_weights_that_are_no_distribution_are_refused(weights):
     with pytest.raises(ValueError, match="non-negative weights"):
         certify(weights)
+
+
+def test_weights_that_are_not_whole_are_refused():
+    with pytest.raises(ValueError, match=r"whole numbers as weights, got \[1.5, 2.9\]"):
+        certify((1.5, 2.9))

@@ -128,6 +128,19 @@ def save(folder, seed=0, **columns):
     return store.save(store.Run(config, series, arrays, {"status": "complete"}), folder)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["run", "fig02", "--threads", "0"], "greater than or equal to 1"),
+        (["verify", "--seed", "-1"], "greater than or equal to 0"),
+        (["show", ""], "expected a folder or the beginning of a name"),
+    ],
+)
+def test_bad_arguments_are_refused_with_what_was_expected(arguments, reason):
+    done = ijr(*arguments)
+    assert done.exit_code != 0 and reason in done.output
+
+
 def test_show_prints_configuration_provenance_and_what_was_measured(tmp_path):
     folder = save(tmp_path, sharpness=[1.5, np.nan, 2.5])
     for name in (str(folder), "digits-10"):

@@ -334,6 +334,14 @@ def test_rounding_is_not_taken_for_a_denominator(loss, scale):
         assert CurvatureMonitor(model, loss, probe, chunk=chunk).measure()["loss"] > 0
 
 
+class Focal(nn.CrossEntropyLoss):
+    """Made out of the cross-entropy, with another M."""
+
+    def forward(self, input, target):
+        log_p = F.log_softmax(input, 1).gather(1, target[:, None])
+        return -((1 - log_p.exp()).square() * log_p).mean()
+
+
 def test_impurity_is_for_the_cross_entropy_in_its_usual_forms_alone():
     model = built(small).double()
     x, y = small_batch()
@@ -342,7 +350,7 @@ def test_impurity_is_for_the_cross_entropy_in_its_usual_forms_alone():
         row = CurvatureMonitor(model, loss, (x, y)).measure()
         assert row["impurity_mean"] == pytest.approx(expected)
     weighted = nn.CrossEntropyLoss(weight=torch.arange(1.0, CLASSES + 1).double())
-    for loss in (squared, weighted):
+    for loss in (squared, weighted, Focal()):
         assert math.isnan(CurvatureMonitor(model, loss, (x, y)).measure()["impurity_mean"])
 
 
@@ -382,6 +390,137 @@ def test_without_a_formula_there_is_no_threshold():
     assert math.isnan(threshold(torch.optim.SGD([one], lr=0.1, momentum=0.9, dampening=0.5)))
 
 
+def compiled_as_a_whole():
+    model = small()
+    model.compile(backend="aot_eager")
+    return model
+
+
+def compiled_in_part():
+    return nn.Sequential(torch.compile(small(), backend="aot_eager"))
+
+
+@pytest.mark.parametrize("make", [compiled_as_a_whole, compiled_in_part])
+def test_what_is_compiled_is_measured_uncompiled(make):
+    probe = small_batch(dtype=torch.float32)
+    rows = [CurvatureMonitor(built(kind), cross_entropy, probe).measure() for kind in (make, small)]
+    for name in ("loss", "sharpness", "jacobian_norm_sq", "impurity_mean"):
+        assert rows[0][name] == rows[1][name]
+
+
+def test_weights_of_a_loss_in_half_precision_are_converted_like_the_model():
+    weight = torch.tensor([1.0, 2.0, 0.5, 1.0])
+    x, y = small_batch(dtype=torch.float32)
+    rows = []
+    for dtype in (torch.bfloat16, torch.float32):
+        model = built(small).bfloat16().to(dtype)
+        loss = nn.CrossEntropyLoss(weight.to(dtype))
+        rows.append(CurvatureMonitor(model, loss, (x.bfloat16().to(dtype), y)).measure())
+    assert rows[0]["sharpness"] == rows[1]["sharpness"] > 0
+
+
+class Keeping(nn.Module):
+    """Keeps its last output, with the graph."""
+
+    def __init__(self):
+        super().__init__()
+        self.model = small()
+
+    def forward(self, x):
+        self.last = self.model(x)
+        return self.last
+
+
+class Casting(nn.Module):
+    """In two precisions, and casts between them."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.head = nn.Linear(6, 5), nn.Linear(5, CLASSES).bfloat16()
+
+    def forward(self, x):
+        return self.head(self.first(x).tanh().bfloat16()).float()
+
+
+def test_a_model_that_cannot_be_measured_in_single_precision_is_refused_with_the_reason():
+    x, y = small_batch(dtype=torch.bfloat16)
+    model = Keeping().bfloat16()
+    model(x)
+    with pytest.raises(ValueError, match=r"expected a Keeping that copy\.deepcopy copies"):
+        CurvatureMonitor(model, cross_entropy, (x, y)).measure()
+    with pytest.raises(RuntimeError) as caught:
+        CurvatureMonitor(Casting(), cross_entropy, (x.float(), y)).measure()
+    assert "in a copy of the model in torch.float32" in caught.value.__notes__[0]
+
+
+def test_a_model_without_logits_is_refused():
+    model = nn.LSTM(6, CLASSES)
+    with pytest.raises(ValueError, match=r"expected logits, or an object .* got tuple"):
+        CurvatureMonitor(model, cross_entropy, small_batch(dtype=torch.float32)).measure()
+
+
+class NextWord(nn.Module):
+    """A language model that returns the positions as examples."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.head = nn.Embedding(9, 6), nn.Linear(6, CLASSES)
+
+    def forward(self, x):
+        return self.head(self.words(x).cumsum(1).tanh()).flatten(0, 1)
+
+
+@pytest.mark.parametrize("n", [20, 150])
+@pytest.mark.parametrize("chunk", [7, 250])
+def test_positions_may_be_returned_as_examples(n, chunk):
+    def loss(z, labels):
+        return cross_entropy(z, labels.flatten())
+
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randint(9, (n, 3), generator=generator)
+    y = torch.randint(CLASSES, (n, 3), generator=generator)
+    model = built(NextWord).double()
+    row = CurvatureMonitor(model, loss, (x, y), chunk=chunk).measure()
+    theta, shapes = (
+        torch.nn.utils.parameters_to_vector(model.parameters()).detach(),
+        {name: p.shape for name, p in model.named_parameters()},
+    )
+
+    def whole(theta):
+        parts = theta.split([shape.numel() for shape in shapes.values()])
+        values = {k: p.view(s) for (k, s), p in zip(shapes.items(), parts, strict=True)}
+        return loss(torch.func.functional_call(model, values, (x,)), y)
+
+    largest = torch.linalg.eigvalsh(torch.autograd.functional.hessian(whole, theta))[-1]
+    assert row["loss"] == pytest.approx(float(whole(theta)))
+    assert row["sharpness"] == pytest.approx(float(largest), rel=0.01)
+
+
+def test_the_mean_of_a_divergence_over_a_batch_is_a_mean():
+    x, y = small_batch()
+    targets = F.one_hot(y, CLASSES).double() * 0.7 + 0.3 / CLASSES
+    divergence = nn.KLDivLoss(reduction="batchmean")
+
+    def loss(z, target):
+        return divergence(z.log_softmax(1), target)
+
+    loss.reduction = divergence.reduction
+    entropy = -(targets * targets.log()).sum(1).mean()
+    row = CurvatureMonitor(built(small).double(), loss, (x, targets)).measure()
+    soft = CurvatureMonitor(built(small).double(), nn.CrossEntropyLoss(), (x, targets)).measure()
+    assert row["loss"] == pytest.approx(soft["loss"] - float(entropy))
+    assert row["sharpness"] == pytest.approx(soft["sharpness"], rel=1e-3)
+
+
+def test_the_mode_of_inference_is_left_for_a_measurement():
+    monitor = CurvatureMonitor(built(small).double(), cross_entropy, small_batch())
+    expected = monitor.measure()["sharpness"]
+    with torch.inference_mode():
+        assert monitor.measure()["sharpness"] == pytest.approx(expected, rel=1e-3)
+    with torch.no_grad():
+        assert monitor.measure()["sharpness"] == pytest.approx(expected, rel=1e-3)
+
+
 def test_wrappers_are_looked_through():
     model = small()
     assert unwrapped(nn.DataParallel(torch.compile(model))) is model
@@ -400,6 +539,7 @@ def test_wrappers_are_looked_through():
             "expected inputs and labels as tensors",
         ),
         ({"probe": (torch.ones(0, 6), torch.zeros(0).long())}, "at least one; got .0. rows"),
+        ({"probe": (torch.ones(3, 6), torch.tensor(1))}, "with an axis of examples"),
     ],
 )
 def test_bad_arguments_are_refused_with_what_was_expected(change, reason):

@@ -165,7 +165,9 @@ def test_an_iterable_of_chunks_serves_as_data(name, container):
         "generator": (pair for pair in pairs),
         "loader": DataLoader(TensorDataset(x, y), batch_size=3),
     }[container]
+    state = torch.get_rng_state()
     op = SYMMETRIC[name](model, operators.cross_entropy, data)
+    assert torch.equal(torch.get_rng_state(), state)  # of which a loader takes a seed
     v = torch.linspace(-1, 1, op.shape[0], dtype=torch.float64)
     expected = expected_matrix(name, model, "cross_entropy", x, y) @ v
     assert close(op @ v, expected)
@@ -420,6 +422,34 @@ def test_a_row_of_an_embedding_for_padding_is_constant_in_every_product():
         linear = operators.linearize(model, loss, (x, y), cache_bytes=cache_bytes)
         assert close(dense.matrix(linear.gauss_newton), newton)
         assert close(dense.matrix(linear.hessian), hessian)
+
+
+class Recurrent(nn.Module):
+    """PyTorch's LSTM, which oneDNN computes in single precision."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.head = nn.LSTM(3, 5, batch_first=True), nn.Linear(5, dense.CLASSES)
+
+    def forward(self, x):
+        return self.head(self.layer(x)[0][:, -1])
+
+
+def test_a_recurrent_layer_in_single_precision_is_differentiated_in_forward_mode():
+    torch.manual_seed(0)
+    model, loss = Recurrent(), operators.cross_entropy
+    x, y = torch.randn(8, 4, 3), torch.arange(8) % dense.CLASSES
+    v = torch.randn(len(dense.parameters(model)))
+    double = copy.deepcopy(model).double()
+    expected = operators.jacobian_products(double, x.double(), v.double())[1]
+    found = operators.jacobian_products(model, x, v)[1]
+    # some hundred operations of relative rounding 2^-24 each
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5 * float(expected.norm()))
+    along = operators.curvatures_along(model, loss, (x, y), v)
+    hessian = operators.hessian(double, loss, (x.double(), y))
+    assert float(along.mean()) == pytest.approx(
+        float(v.double() @ (hessian @ v.double())), rel=1e-3
+    )
 
 
 class DoubledInPlace(nn.Module):

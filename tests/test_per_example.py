@@ -264,6 +264,29 @@ def test_an_input_that_the_model_changes_in_place_is_left_as_it_was(whole):
     torch.testing.assert_close(found, dense_grams(model, 2 * given), rtol=0, atol=1e-13)
 
 
+class PositionsFirst(nn.Module):
+    """The axis of examples is not the first one for the layer in the middle."""
+
+    def __init__(self, positions: int, last: bool) -> None:
+        super().__init__()
+        self.layer, self.last = nn.Linear(4, 5), last
+        self.head = nn.Linear(5 if last else 5 * positions, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.tanh(self.layer(x.transpose(0, 1)))
+        return self.head(y[-1] if self.last else y.transpose(0, 1).flatten(1))
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize(
+    ("examples", "positions"), [(1, 1), (2, 2), (5, 2), (3, 3), (2, 1), (1, 2)]
+)
+def test_an_axis_of_positions_is_not_taken_for_that_of_examples(examples, positions, last):
+    x = inputs(examples, positions, 4)
+    for chunk in (None, positions):
+        assert_exact(seeded(PositionsFirst(positions, last)), x, chunk=chunk)
+
+
 class Detached(nn.Module):
     """Layers that z does not depend on, or not differentiably."""
 
