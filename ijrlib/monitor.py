@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLD_EVERY = 25
-"""Every so many measurements start cold, lest they follow an eigenvector that is no longer the top
-one."""
+"""Every so many measurements, the first one among them, start cold and ask H independently of what
+was followed and of the subset of examples that leads elsewhere."""
 
 Inputs: TypeAlias = "Tensor | Sequence[Tensor] | Mapping[str, Tensor]"
 """What the model is called with: one tensor, several by position or several by name."""
@@ -164,8 +164,10 @@ class CurvatureMonitor:
         self._check_mean(linear, loss)
         if self._starts and len(self._starts.top) != len(linear.gradient):
             self._starts = None  # layers have been frozen or unfrozen
-        cold = len(self.rows) % COLD_EVERY == 0
-        return engine.measure(linear, self._starts, cold=cold, rtol=self.rtol, seed=self.steps)
+        independent = len(self.rows) % COLD_EVERY == 0
+        return engine.measure(
+            linear, self._starts, independent=independent, rtol=self.rtol, seed=self.steps
+        )
 
     @torch.no_grad()
     def _check_mean(self, linear: Linearization, loss: Loss) -> None:

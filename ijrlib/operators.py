@@ -11,6 +11,7 @@ are left as they were, and a stochastic layer draws the same numbers in every pr
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -269,8 +270,16 @@ def _forward_mode(model: nn.Module) -> list[Callable[[], contextlib.AbstractCont
     if any(getattr(module, "padding_idx", None) is not None for module in model.modules()):
         contexts.append(lambda: replaced({F.embedding: _embedding}))
     if any(isinstance(module, nn.RNNBase) for module in model.modules()):
-        contexts.append(lambda: torch.backends.mkldnn.flags(enabled=False))
+        contexts.append(_without_onednn)
     return contexts
+
+
+@contextlib.contextmanager
+def _without_onednn() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "TF32 acceleration")  # of a setting that stays as it is
+        with torch.backends.mkldnn.flags(enabled=False):
+            yield
 
 
 def _embedding(

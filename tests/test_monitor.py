@@ -459,6 +459,32 @@ def test_a_model_without_logits_is_refused():
         CurvatureMonitor(model, cross_entropy, small_batch(dtype=torch.float32)).measure()
 
 
+@pytest.mark.parametrize("seed", [0, 26, 30])
+def test_a_few_examples_out_of_scale_that_are_classified_right_are_not_missed(seed):
+    """Their gradients are small and their curvature is the largest: no sample of the examples by
+    their gradients tells."""
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(6, 10), nn.Tanh(), nn.Linear(10, CLASSES))
+    x = torch.randn(300, 6)
+    torch.set_default_dtype(default)
+    x[:2] *= 20
+    y = torch.randint(CLASSES, (300,))
+    y[:2] = model(x[:2]).argmax(1)
+    theta = torch.nn.utils.parameters_to_vector(model.parameters()).detach()
+    names = {name: p.shape for name, p in model.named_parameters()}
+
+    def whole(theta):
+        parts = theta.split([shape.numel() for shape in names.values()])
+        values = {k: p.view(s) for (k, s), p in zip(names.items(), parts, strict=True)}
+        return cross_entropy(torch.func.functional_call(model, values, (x,)), y)
+
+    largest = torch.linalg.eigvalsh(torch.autograd.functional.hessian(whole, theta))[-1]
+    row = CurvatureMonitor(model, cross_entropy, (x, y)).measure()
+    assert row["sharpness"] == pytest.approx(float(largest), rel=0.01)
+
+
 class NextWord(nn.Module):
     """A language model that returns the positions as examples."""
 
