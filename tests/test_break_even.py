@@ -1,5 +1,6 @@
 """The model of the break-even point against enumeration in rational arithmetic and simulation."""
 
+import math
 from fractions import Fraction
 
 import numpy as np
@@ -86,3 +87,9 @@ def test_a_wrong_growth_is_noticed_by_the_claims(monkeypatch):
         assert not live_checks.break_even_theorem([], rising=rising).holds
     monkeypatch.setattr(break_even, "enumerated_growth", lambda *arguments: Fraction(1))
     assert not live_checks.break_even_criterion([]).holds
+
+
+def test_the_exponent_of_a_path_is_the_mean_logarithm_of_its_factors():
+    found = break_even.path_exponent(2.0, np.array([0.25, 2.0]))  # factors ½ and −3
+    assert found == pytest.approx((math.log(0.5) + math.log(3)) / 2)
+    assert break_even.path_exponent(1.0, np.array([1.0, 0.5])) == -math.inf

@@ -902,3 +902,10 @@ def test_a_damaged_run_reads_not_run_with_the_damage_and_no_path_of_this_machine
     note = board.loc["fig02-rise", "note"]
     assert board.loc["fig02-rise", "verdict"] == "not run"
     assert "SHA-256" in note and str(tmp_path) not in note
+
+
+def test_the_scoreboard_marks_the_claims_that_another_reading_turns(tmp_path, monkeypatch):
+    turned = property(lambda verdict: verdict.claim.id == "fig02-rise")
+    monkeypatch.setattr(claims.Verdict, "turned", turned)
+    board = claims.scoreboard("laptop", str(tmp_path))
+    assert board.loc[board["reading"] == claims.TURNED, "id"].tolist() == ["fig02-rise"]

@@ -251,3 +251,53 @@ def test_lambda_k_that_stays_high_at_the_smallest_eta_alone_has_decayed_as_claim
     assert companion_criteria.starts_high([small, large]).holds
     assert not companion_criteria.starts_high([normalized(0.001, covariance_norm=low), large]).holds
     assert not companion_criteria.starts_high([small, normalized(1.0, covariance_norm=high)]).holds
+
+
+def test_the_reference_has_the_same_examples_and_batch_size():
+    small, large = break_even_run(lr=0.05), break_even_run(lr=0.1)
+    for fields in ({"examples": 500}, {"batch_size": 64}):
+        other = dataclasses.replace(small, config=small.config.replace(lr=0.01, **fields))
+        assert companion_criteria.reference(large, [large, small, other]) is small
+
+
+def test_between_measurements_the_logarithm_of_the_reference_is_interpolated():
+    small, large = break_even_run(lr=0.05), break_even_run(lr=0.1)
+    for run in (small, large):
+        run.series["jacobian_norm_sq"] = np.exp(2 * run.config.lr * run.series["step"])
+    few = dataclasses.replace(small, series=small.series.iloc[::50])
+    with pytest.raises(NotMeasured, match="does not part"):
+        companion_criteria.parting(large, [few, large])
+    large.series.loc[large.series["step"] >= 20, "jacobian_norm_sq"] *= 0.6
+    with pytest.raises(NotMeasured, match="does not part"):
+        companion_criteria.parting(large, [small, large])
+
+
+def test_spacing_is_the_median_of_the_steps():
+    run = path_run(0.1)
+    few = dataclasses.replace(run, arrays={k: v[[0, 1, 2, 3, 50]] for k, v in run.arrays.items()})
+    assert companion_criteria.spacing(few) == pytest.approx(0.01 * 2**0.5)
+
+
+def test_a_bend_after_the_peak_of_the_impurity_does_not_count():
+    run = break_even_run()
+    step = run.series["step"]
+    run.series["jacobian_norm_sq"] = np.exp(
+        np.minimum(step, 40) / 10 + step / 10 - np.maximum(0, step - 84)
+    )
+    assert companion_criteria.slowing(run) == 40
+
+
+def test_the_width_counts_from_the_break_even_point_on_which_is_before_the_edge():
+    run = break_even_run()
+    point = companion_criteria.break_even_point(run)
+    steps = run.series["step"]
+    late = steps[steps >= point]
+    run.series.loc[steps >= late.iloc[len(late) // 2 + 1], "step_width"] = 50.0
+    run.series.loc[(steps >= point) & (steps < late.iloc[len(late) // 2 + 1]), "step_width"] = 2.0
+    assert companion_criteria.step_width([run]).holds
+
+
+def test_the_timeline_is_ordered_by_batch_size():
+    some = [break_even_run(batch_size=size) for size in (128, 32)]
+    rows = companion_criteria.timeline(some)[1]
+    assert [row[0].split(", ")[2] for row in rows] == ["S = 32", "S = 128"]

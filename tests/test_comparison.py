@@ -58,3 +58,26 @@ def test_an_array_is_compared_by_norms_and_a_picture_not_at_all():
 def test_what_only_one_run_has_is_named():
     one = run(loss=[1.0] * 4, arrays={"q": np.ones((1, 1)), "q.steps": np.array([0])})
     assert comparison.only(one, run(norm=[1.0] * 4)) == ["loss", "q"]
+
+
+def test_a_nan_comes_before_all_differences_and_what_has_no_common_step_after_them():
+    def with_arrays(value, last, step):
+        arrays = {"a": np.array([[1.0, value], [last, 2.0]]), "a.steps": np.array([0, 1])}
+        arrays |= {"b": np.ones((1, 2)), "b.steps": np.array([step])}
+        return run(arrays=arrays, loss=[1.0, 2.0, 3.0, 4.0 + step])
+
+    found = comparison.differences(with_arrays(2.0, 1.0, 0), with_arrays(3.0, np.nan, 1))
+    assert [d.name for d in found] == ["a", "loss", "b"]
+    assert found[0].step == 1
+
+
+def test_arrays_of_other_shapes_have_nothing_in_common():
+    one, two = ({"q": np.ones((1, n)), "q.steps": np.array([0])} for n in (2, 3))
+    (found,) = comparison.differences(run(arrays=one), run(arrays=two))
+    assert (found.common, found.step) == (0, -1)
+
+
+def test_the_size_of_an_array_is_its_norm():
+    one, two = ({"q": np.array([v]), "q.steps": np.array([0])} for v in ([3.0, 4.0], [0.0, 0.0]))
+    (found,) = comparison.differences(run(arrays=one), run(arrays=two))
+    assert (found.largest, found.one, found.two) == (1.0, 5.0, 0.0)

@@ -223,3 +223,26 @@ def test_the_printed_table_stands_beside_ours_and_says_what_is_missing():
     )
     assert second[4:] == ("–", "–", "–", "no run")
     assert len(first) == len(ejr_criteria.HEADER)
+
+
+@pytest.mark.parametrize("which", range(4))
+def test_no_run_of_either_arm_may_have_diverged(which):
+    some = runs([0.5, 0.6], [0.7, 0.8])
+    status = {**some[which].provenance, "status": "diverged"}
+    some[which] = dataclasses.replace(some[which], provenance=status)
+    with pytest.raises(NotMeasured, match="diverged"):
+        ejr_criteria.compare(some, EJR)
+
+
+def test_what_is_lost_is_the_best_less_the_last_after_each_decay():
+    """Decays at steps 30, 60 and 80; what was before the first does not count."""
+    run = arm_run("wrn10_2", 0.5)
+    values = {30: 0.9, 45: 0.7, 50: 0.4, 60: 0.6, 70: 0.8, 100: 0.3}
+    accuracy = run.series["step"].map(values).fillna(0.5)
+    run = dataclasses.replace(run, series=run.series.assign(test_accuracy=accuracy))
+    assert ejr_criteria._lost(run, "test_accuracy") == pytest.approx([10, 30, 20])
+
+
+def test_equal_differences_have_no_p_value():
+    found = ejr_criteria.Comparison(np.array([50.0, 60.0]), np.array([51.0, 61.0]), 0.0)
+    assert np.isnan(found.p_value)

@@ -1,6 +1,7 @@
 """Each measure against dense matrices of a small network in float64."""
 
 import copy
+import dataclasses
 import itertools
 from types import SimpleNamespace
 
@@ -779,3 +780,88 @@ def test_a_warm_search_for_the_sharpest_directions_is_cheaper_and_finds_the_same
 )
 def test_mini_batches_of_the_steps_are_those_of_sgd(given, expected):
     assert conventions.step_batches(*given) == expected
+
+
+def test_the_identity_and_the_residual_of_theorem_2_are_what_the_bound_says(monkeypatch):
+    bound = measures.sharpness_bound
+
+    def loose(*args, **how):
+        found = bound(*args, **how)
+        return dataclasses.replace(found, norm=2 * found.mean, residual=0.25)
+
+    monkeypatch.setattr(measures, "sharpness_bound", loose)
+    out = measures.theorem_2(state())
+    assert out["theorem_2_mean"] == out["gauss_newton_norm"] / 2 < out["theorem_2_bound"]
+    assert (out["theorem_2_identity"], out["theorem_2_residual"]) == (0.5, 0.25)
+    short = dataclasses.replace(loose(state().model, state().probe[0]), norm=0.0)
+    monkeypatch.setattr(measures, "sharpness_bound", lambda *args, **how: short)
+    assert measures.theorem_2(state())["theorem_2_identity"] == short.mean
+
+
+def test_the_least_weight_and_slack_of_theorem_2_are_those_of_single_examples():
+    out = measures.theorem_2(state())
+    assert out["theorem_2_min_star"] == out["lambda_star"].min()
+    assert out["theorem_2_min_slack"] == (out["lambda_1"] - out["lambda_star"]).min()
+
+
+def test_the_top_eigenvector_is_searched_for_once_a_step():
+    s = digits_state(60)
+    measures.curvature(s)
+    measures.alignment(s)
+    assert int(s.memory["curvature_count"]) == 1
+
+
+def test_the_impurity_is_computed_in_double_precision():
+    s = state()
+    s.train_z = s.train_z.float()
+    out = measures.impurity(s)
+    assert out["tracked_p1"].dtype == out["tracked_impurity"].dtype == np.float64
+
+
+def test_a_stretch_beyond_the_last_bin_counts_in_it(monkeypatch):
+    monkeypatch.setattr(measures, "STRETCH_BINS", np.linspace(0, 1, 101))
+    out = measures.eigenvector_images(digits_state(20))
+    assert out["stretch_counts"].sum() == 40 * 9 and out["stretch_mean"] > 0.5
+    assert out["stretch_counts"][:, -1].sum() > 0
+
+
+def heights(rise):
+    """In place of :func:`losses_along`: the loss at −α is what ``rise`` says of α."""
+    return lambda model, loss, probe, direction, points, **_: iter([rise(-x) for x in points])
+
+
+@pytest.mark.parametrize(("high", "at"), [(1e9, 3.0), (float("nan"), 3.0), (1e9, 50.0)])
+def test_a_width_is_the_least_step_found_at_which_the_loss_is_higher_or_no_number(
+    monkeypatch, high, at
+):
+    monkeypatch.setattr(
+        measures, "losses_along", heights(lambda alpha: high if alpha >= at else 0.0)
+    )
+    assert at <= measures._step_width(state()) <= at / (1 - measures.WIDTH_RTOL)
+
+
+def test_the_length_of_a_step_is_the_mean_of_its_size_though_mini_batches_disagree(monkeypatch):
+    monkeypatch.setattr(measures, "SHARPEST_RTOL", 1e-9)
+    monkeypatch.setattr(measures, "SHARPEST_PRODUCTS", 500)
+    s = state(train=dense.examples(9, seed=10))
+    _, vectors, g = sharpest_oracle(s)
+    c = g @ vectors[:, :4]
+    assert (c.mean(0).abs() < 0.7 * c.abs().mean(0)).all()  # their signs differ
+    found = measures.sharpest(s)["step_lengths"][:4]
+    np.testing.assert_allclose(found, s.lr * c.abs().mean(0), rtol=1e-5)
+
+
+def test_every_so_many_searches_for_the_sharpest_directions_are_cold(monkeypatch):
+    starts, search = [], measures.top_eigenpairs
+
+    def watched(op, k, v0=None, **how):
+        starts.append(v0)
+        return search(op, k, v0, **how)
+
+    monkeypatch.setattr(measures, "top_eigenpairs", watched)
+    s = state()
+    measures.sharpest(s)
+    for count in (measures.COLD_EVERY - 1, measures.COLD_EVERY):
+        s.memory["sharpest_count"] = torch.tensor(count)
+        measures.sharpest(s)
+    assert [v0 is None for v0 in starts] == [True, False, True]

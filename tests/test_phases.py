@@ -89,3 +89,13 @@ def test_what_a_run_does_not_get_to_is_said():
     with pytest.raises(NotMeasured, match="has no array tracked_p1"):
         phases.nearest(RUN, "tracked_p1", 0)
     assert phases.stage(RUN, 6000) < PHASE_END
+
+
+def test_a_phase_2_of_no_length_is_none():
+    series = phase_run().series
+    run = dataclasses.replace(
+        phase_run(),
+        series=series.assign(impurity_mean=np.where(series["step"] == PHASE_ONSET, 1.0, 0.1)),
+    )
+    with pytest.raises(NotMeasured, match="no phase II"):
+        phases.active_period(run)

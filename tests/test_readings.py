@@ -260,3 +260,104 @@ def test_a_verdict_is_turned_by_a_reading_that_gives_the_opposite():
     assert turned("reproduced at reduced scale", True, False)
     assert not turned("reproduced", True)
     assert not turned("not run")
+
+
+AHEAD, SWING = [(1, 0)], [(0.1, 1), (0.1, -1)]  # straight on; to and fro across the way
+
+
+def path_of(run: Run, *parts) -> Run:
+    """The run with a path made of steps (along, across), so many of each."""
+    steps = np.concatenate(
+        [np.resize(np.array(cycle, float), (count, 2)) for cycle, count in parts]
+    )
+    points = np.vstack([[0, 0], steps.cumsum(0)])[:301]
+    return arrays(run, trajectory_gram=points @ points.T)
+
+
+ALONG = [(0.9, 0), (-1.1, 0)]
+LATER = columns(RUN, sharpness=np.where(STEP >= 200, 60.0, 1.0))
+OUTSIDE = (STEP < 100) | (STEP > 250)
+
+
+def inside(factors):
+    """As :func:`batches` in phase II, the other way round outside it."""
+    return [
+        columns(
+            run,
+            jacobian_ones_sq=run.series["jacobian_ones_sq"]
+            * np.where(OUTSIDE, factors[run.config.batch_size] ** 2, 1),
+        )
+        for run in batches(factors)
+    ]
+
+
+def with_equal_start(run):
+    values = np.array(run.arrays["top_values"])
+    values[0] = sharpest_run().arrays["top_values"][0]
+    return arrays(run, top_values=values)
+
+
+STAGED = staged(0.02)
+EDGES_R = [
+    ("fig04-orthogonal", 2, path_of(LATER, (SWING, 200), (ALONG, 100)), False),
+    ("fig04-orthogonal", 2, path_of(RUN, (AHEAD, 100), (SWING, 80), (AHEAD, 120)), True),
+    (
+        "fig04-orthogonal",
+        2,
+        path_of(RUN, (AHEAD, 100), (SWING, 80), ([*AHEAD * 9, (-0.1, 0)], 120)),
+        True,
+    ),
+    ("fig26-vgg", 2, path_of(VGG, (SWING, 300)), False),
+    ("fig15-correlation", 0, [RUN, shuffled(RUN)], False),
+    ("fig18-constant-grows", 0, inside({512: 1.0, 128: 2.0, 32: 3.0}), True),
+    (
+        "fig21-impurity-first",
+        0,
+        [dataclasses.replace(largest_at(150), config=RUN.config.replace(lr=0.02)), largest_at(320)],
+        False,
+    ),
+    (
+        "fig29-concentrated",
+        0,
+        arrays(RUN, resultant_products=np.repeat(9 * FIXED[None], len(STEP[::10]), axis=0)),
+        True,
+    ),
+    ("sd21-earlier-lr", 0, peaks("lr", {0.5: 30, 1.0: 20}), False),
+    (
+        "sd13-momentum",
+        0,
+        [with_equal_start(run) if run.config.momentum else run for run in with_momentum(0.5)],
+        True,
+    ),
+    ("sd13-momentum", 0, with_momentum(0.5)[:3] + with_momentum(0.9, peak=2)[3:], False),
+    ("sd12-accuracy", 0, [*STAGED[:-1], columns(STAGED[-1], test_accuracy=0.63)], False),
+    (
+        "be05-scale",
+        0,
+        [
+            normalized(1.0),
+            dataclasses.replace(
+                normalized(1.0, last_scale_norm=10 + STEP[:51]),
+                config=normalized(1.0).config.replace(seed=1),
+            ),
+            normalized(0.01),
+        ],
+        False,
+    ),
+]
+
+
+@pytest.mark.parametrize(("claim_id", "number", "runs", "expected"), EDGES_R)
+def test_each_clause_of_a_reading_counts(claim_id, number, runs, expected):
+    reading = readings.READINGS[claim_id][number]
+    assert reading.measure(as_list(runs)).holds == expected
+
+
+def test_only_phase_2_counts_between_classes():
+    first, last = phases.active_period(RUN)
+    assert f"over {last - first + 1} steps" in readings.between_in_phase_2([RUN]).value
+
+
+def test_the_chord_counts_from_the_onset_on():
+    run = path_of(LATER, (AHEAD, 200), (SWING, 100))
+    assert readings.orthogonal_to_chord([run]).value == "median |cos| 0.52"

@@ -4,9 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch.nn import functional as F
 
-from ijrlib import runner, store, trajectory
-from ijrlib.config import RunConfig
+from ijrlib import datasets, networks, runner, store, trajectory
+from ijrlib.config import DECAY_AT, RunConfig
 
 TINY = RunConfig(
     dataset="digits",
@@ -267,3 +268,101 @@ def test_data_that_is_not_there_is_reported_with_where_it_was_looked_for(tmp_pat
     with pytest.raises(FileNotFoundError, match="no data sets here"):
         runner.run(TINY.replace(dataset="mnist"), "cpu", tmp_path)
     assert not (tmp_path / "runs").exists()
+
+
+SHORT = TINY.replace(measures={"norms": [(0, 7, 1)]}, test_examples=0)
+
+
+def by_hand(config):
+    """The losses of a run, by PyTorch alone."""
+    shape, classes = networks.INPUT_SHAPES[config.network], networks.CLASSES[config.network]
+    data = datasets.load(config.dataset, config.examples, shape, classes, config.seed)
+    model = networks.build(config.network, config.init, config.seed, torch.float32)
+    how = {"momentum": config.momentum, "weight_decay": config.weight_decay}
+    optimizer = torch.optim.SGD(model.parameters(), config.lr, **how)
+    decays = [config.lr_decay_at] if config.lr_decay_at else [s * config.steps for s in DECAY_AT]
+    losses = []
+    for step in range(config.steps + 1):
+        optimizer.param_groups[0]["lr"] = config.lr * config.lr_decay ** sum(
+            step >= at for at in decays
+        )
+        loss = F.cross_entropy(model(data.x), data.y)
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return losses
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"momentum": 0.9},
+        {"weight_decay": 0.1},
+        {"lr_decay": 0.2},
+        {"lr_decay": 0.2, "lr_decay_at": 3},
+    ],
+    ids=str,
+)
+def test_a_run_is_the_training_that_its_configuration_asks_for(tmp_path, fields):
+    config = SHORT.replace(**fields)
+    series = runner.run(config, "cpu", tmp_path).series
+    np.testing.assert_allclose(series["train_loss"], by_hand(config), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"autocast": True},
+        {"augment": True},
+        {"inputs": "unit"},
+        {"loss": "squared"},
+        {"init": "xavier_normal"},
+    ],
+    ids=str,
+)
+def test_no_field_of_a_configuration_is_ignored(tmp_path, fields):
+    plain, other = (runner.run(c, "cpu", tmp_path).series for c in (SHORT, SHORT.replace(**fields)))
+    assert not np.array_equal(plain["train_loss"], other["train_loss"])
+
+
+def test_measures_see_the_probe_the_test_examples_and_the_learning_rate_of_the_step(
+    tmp_path, monkeypatch
+):
+    config = SHORT.replace(batch_size=7, test_examples=8, lr_decay=0.2, lr_decay_at=3)
+    states = []
+
+    def watch(state):
+        z = state.model(state.probe[0]).detach()
+        states.append(state)
+        torch.testing.assert_close(state.train_z, z)  # by SGD: of the probe at this step
+        return {"weight_norm": 0.0}
+
+    monkeypatch.setitem(runner.MEASURES, "norms", watch)
+    runner.run(config, "cpu", tmp_path)
+    assert [s.lr for s in states] == pytest.approx([0.1] * 3 + [0.02] * 4)
+    last = states[-1]
+    assert (len(last.probe[1]), len(last.train[1])) == (config.probe, config.examples)
+    assert torch.equal(last.train_y, last.probe[1])
+    shape = networks.INPUT_SHAPES[config.network]
+    test = datasets.load(config.dataset, 8, shape, 10, config.seed, "test")
+    assert torch.equal(last.test[0], test.x) and torch.equal(last.test[1], test.y)
+
+
+def test_a_rule_follows_the_hessian_of_the_probe(tmp_path, monkeypatch):
+    given, rule = [], runner.update_rule
+
+    def watched(config, classes, probe, memory):
+        given.append(probe)
+        return rule(config, classes, probe, memory)
+
+    monkeypatch.setattr(runner, "update_rule", watched)
+    runner.run(SHORT, "cpu", tmp_path)
+    assert [len(t) for t in given[0]] == [SHORT.probe] * 2
+
+
+def test_a_diverging_run_names_the_first_step_without_a_finite_loss(tmp_path):
+    config = SHORT.replace(lr=1e9, loss="squared", steps=50, measures={"norms": [(0, 51, 1)]})
+    run = runner.run(config, "cpu", tmp_path)
+    assert run.provenance["diverged_at"] == run.series["step"].iloc[-1] + 1

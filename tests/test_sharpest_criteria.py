@@ -2,6 +2,7 @@
 is known."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from synthetic_runs import phase_run, sharpest_run
 
@@ -82,3 +83,34 @@ def test_the_level_of_the_loss_is_that_of_the_second_half():
     found = d.faster(runs)
     middle = float(np.median(np.exp((100 - np.arange(50, 101, 2)) / 25)))
     assert f"K = 0: {middle:.3g} to {1.01 * middle:.3g}" in found.value and found.holds
+
+
+def test_alignment_is_over_the_five_sharpest_and_a_rise_the_mean_of_both_sides():
+    run = sharpest_run()
+    run.arrays["gradient_cosines"] = np.tile(np.arange(10.0), (51, 1))
+    np.testing.assert_allclose(d.alignment(run), 2.0)
+    run.arrays["surfaces"][:, :, -1] += 1.0
+    np.testing.assert_allclose(d.rise(run, 1), 0.4 * d.loss(run) + 0.5)
+
+
+def test_late_is_the_median_of_the_last_quarter():
+    step = np.arange(0, 101, 2)
+    assert d._late(sharpest_run(), pd.Series(step**3, index=step)) == 88**3
+
+
+def test_a_variant_from_the_start_on_is_no_variant():
+    runs = [
+        sharpest_run(seed=s, **f)
+        for s in (0, 1)
+        for f in ({}, {"regularizer": "nudged", "sharpest": 1})
+    ]
+    with pytest.raises(NotMeasured, match="one seed only"):
+        d.all_but_the_projection(runs)
+
+
+def test_the_start_does_not_count_for_the_rises():
+    run = sharpest_run()
+    share = np.where(np.arange(51) % 2, 0.4, 0.6)
+    x, losses = np.linspace(-2, 2, 9), d.loss(run).to_numpy()
+    run.arrays["surfaces"][:, 1] = losses[:, None] * (1 + 0.1 * share[:, None] * x**2)
+    assert d.rise_shares(run)[0] == pytest.approx(0.5)
