@@ -211,7 +211,7 @@ def step_changes(runs: Sequence[Any], by: str) -> Figure:
         axes.set_yscale("symlog", linthresh=1e-3)
         axes.set(xlabel=TIME, title=setting(some[0], by))
     grid[0, 0].set_ylabel("mean change of the loss / loss")
-    grid[0, 0].legend()
+    grid[0, -1].legend(loc="lower right")
     return figure
 
 
