@@ -439,25 +439,25 @@ def constant_by_batch(runs: Sequence[Run]) -> Measurement:
 
 def below_threshold(runs: Sequence[Run]) -> Measurement:
     """The largest ‖H‖ of each run against its 2/η."""
-    highest = {r.config.lr: phases.column(r, H).max() * r.config.lr / 2 for r in _each(runs)}
-    text = ", ".join(f"{value:.2f} (η = {lr:g})" for lr, value in sorted(highest.items()))
-    return Measurement(f"largest ‖H‖ over 2/η: {text}", max(highest.values()) < 1)
+    highest = [(r.config.lr, phases.column(r, H).max() * r.config.lr / 2) for r in _each(runs)]
+    text = ", ".join(f"{value:.2f} (η = {lr:g})" for lr, value in sorted(highest))
+    return Measurement(f"largest ‖H‖ over 2/η: {text}", max(value for _, value in highest) < 1)
 
 
 def impurity_falls_first(runs: Sequence[Run]) -> Measurement:
     """⟨λ^(1)⟩ at the step of the largest ‖H‖, as a share of its peak before."""
-    shares = {}
+    shares = []
     for run in _each(runs):
         top = phases.largest(phases.column(run, H))
         impurity = phases.column(run, "impurity_mean")
         until = impurity.loc[impurity.index <= top]
         if until.empty:
             raise NotMeasured(f"{run.config.name}: ‖H‖ is largest at step {top}, the first one")
-        shares[run.config.lr] = float(until.iloc[-1] / until.max())
-    text = ", ".join(f"{value:.2f} (η = {lr:g})" for lr, value in sorted(shares.items()))
+        shares.append((run.config.lr, float(until.iloc[-1] / until.max())))
+    text = ", ".join(f"{value:.2f} (η = {lr:g})" for lr, value in sorted(shares))
     return Measurement(
         f"⟨λ⁽¹⁾⟩ at the largest ‖H‖, over its peak before: {text}",
-        max(shares.values()) <= FALL_FACTOR,
+        max(share for _, share in shares) <= FALL_FACTOR,
     )
 
 

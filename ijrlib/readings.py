@@ -147,12 +147,12 @@ def constant_in_phase_2(runs: Sequence[Run]) -> Measurement:
 
 def peak_before_largest(runs: Sequence[Run]) -> Measurement:
     """Steps of the largest ⟨λ^(1)⟩ and of the largest ‖H‖."""
-    steps = {
-        run.config.lr: (phases.peak(run), phases.largest(phases.column(run, c.H)))
+    steps = [
+        (run.config.lr, phases.peak(run), phases.largest(phases.column(run, c.H)))
         for run in c.stored(runs)
-    }
-    text = ", ".join(f"{a} and {z} (η = {lr:g})" for lr, (a, z) in sorted(steps.items()))
-    return Measurement(f"steps {text}", all(a < z for a, z in steps.values()))
+    ]
+    text = ", ".join(f"{a} and {z} (η = {lr:g})" for lr, a, z in sorted(steps))
+    return Measurement(f"steps {text}", all(a < z for _, a, z in steps))
 
 
 # -- the subspace ----------------------------------------------------------------------------------

@@ -5,10 +5,10 @@ from fractions import Fraction
 import mpmath
 import numpy as np
 import pytest
-from flint import fmpq
+from flint import fmpq, fmpq_mat, fmpq_poly
 
 from ijrlib import certificates
-from ijrlib.certificates import PARTS, certify, gini, half_gini, sample
+from ijrlib.certificates import PARTS, Eigenvalue, certify, gini, half_gini, sample
 
 CHARPOLY, ROOTS, INERTIA, VECTORS, BALLS, INTERLACING, EQUALITIES, LOWER, UPPER = PARTS
 SAMPLE = list(sample())
@@ -137,3 +137,65 @@ def test_weights_that_are_no_distribution_are_refused(weights):
 def test_weights_that_are_not_whole_are_refused():
     with pytest.raises(ValueError, match=r"whole numbers as weights, got \[1.5, 2.9\]"):
         certify((1.5, 2.9))
+
+
+TINY_NUMBER = fmpq(1, 10**9)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda r: r + TINY_NUMBER,  # 0 is no root any more
+        lambda r: r * fmpq_poly([1, 0, 1]),  # of degree k + 2
+    ],
+)
+def test_roots_are_isolated_by_degree_and_the_root_0(monkeypatch, change):
+    right = certificates._reduced_polynomial
+    monkeypatch.setattr(certificates, "_reduced_polynomial", lambda *a: change(right(*a)))
+    assert not certify((4, 2, 1)).parts[ROOTS]
+
+
+def setting(weights):
+    """p, its distinct entries, M and R."""
+    p = [fmpq(n, sum(weights)) for n in weights]
+    distinct = sorted({a for a in p if a > 0}, reverse=True)
+    entries = [(a if i == j else 0) - a * b for i, a in enumerate(p) for j, b in enumerate(p)]
+    reduced = certificates._reduced_polynomial(distinct, [p.count(a) for a in distinct])
+    return p, distinct, fmpq_mat(len(p), len(p), entries), reduced
+
+
+@pytest.mark.parametrize("k", [0, 2])
+def test_a_wrong_entry_of_the_matrix_has_other_eigenvectors(k):
+    p, distinct, matrix, _ = setting((4, 2, 2, 0))
+    assert certificates._eigenvector_identity(matrix, p, distinct)
+    assert certificates._deflated_vectors(matrix, p)
+    matrix[k, k] += TINY_NUMBER
+    assert not certificates._eigenvector_identity(matrix, p, distinct)
+    assert not certificates._deflated_vectors(matrix, p)
+
+
+def test_an_identity_that_holds_at_one_point_is_no_identity():
+    p, distinct, matrix, _ = setting((4, 2, 1))
+    t = fmpq(-1, 7)  # the first point that is tried
+    q = [a / (a - t) for a in p]
+    matrix[0, 0] += q[1]
+    matrix[0, 1] -= q[0]
+    assert not certificates._eigenvector_identity(matrix, p, distinct)
+
+
+def test_balls_around_wrong_roots_and_wide_balls_prove_nothing(monkeypatch):
+    p, distinct, _, reduced = setting((4, 2, 1))
+    spectrum = certificates._spectrum(p, distinct, [1, 1, 1])
+    assert certificates._enclosures(reduced, p, spectrum)
+    assert not certificates._enclosures(
+        reduced * 2 + reduced(fmpq(1, 2)) * TINY_NUMBER, p, spectrum
+    )
+    monkeypatch.setattr(certificates, "ENCLOSURE_BITS", 30)
+    assert not certificates._enclosures(reduced, p, spectrum)
+
+
+def test_bounds_that_are_attained_where_they_should_not_be_are_told():
+    p, _, _, reduced = setting((4, 2, 1))
+    assert not certificates._equalities(reduced, p, Eigenvalue(p[0], p[0]))
+    p, _, _, reduced = setting((4, 2, 0))
+    assert not certificates._equalities(reduced, p, Eigenvalue(p[1], p[1]))

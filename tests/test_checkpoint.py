@@ -273,3 +273,19 @@ def test_damaged_data_leaves_nothing_behind_and_a_whole_file_runs(tmp_path, monk
     assert not [path for path in runs.rglob("*") if path.is_file()]
     file.write_bytes(content)
     assert runner.run(config, "cpu", runs).provenance["status"] == "complete"
+
+
+def test_the_handler_of_sigterm_is_the_one_before_again():
+    before = signal.getsignal(signal.SIGTERM)
+    with room.termination():
+        assert signal.getsignal(signal.SIGTERM) is not before
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_lock_that_a_killed_process_left_behind_names_its_new_holder_alone(tmp_path):
+    one = Checkpoint(tmp_path, TINY)
+    lock = one.path.with_suffix(".lock")
+    lock.parent.mkdir()
+    lock.write_text("process 1 on another machine\n")
+    with one.alone():
+        assert lock.read_text().count("process") == 1

@@ -248,6 +248,13 @@ EDGES: Edges = [
         [changed("impurity_mean", np.where(STEP < TOP, 0.3, 0.1)), OTHER],
         False,
     ),
+    # of two seeds with one η the first is not forgotten
+    ("fig21-below-threshold", [PHASES, scaled(phase_run(seed=1), H, 0.5)], False),
+    (
+        "fig21-impurity-first",
+        [PHASES, with_columns(phase_run(seed=1), impurity_mean=np.where(STEP < TOP, 0.3, 0.1))],
+        False,
+    ),
     (
         "fig21-impurity-first",
         changed("impurity_mean", np.where(STEP < TOP, 0.1 + 0.2 * STEP / TOP, 0.12)),
