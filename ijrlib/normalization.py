@@ -25,7 +25,7 @@ def plain_normalization() -> replaced:
 def plain_weight_normalization() -> replaced:
     """Within this context weights are normalized by the formula: PyTorch's own function has a wrong
     second derivative (up to 2.13 at least) and none in forward mode."""
-    return replaced({torch._weight_norm: _weight_norm})
+    return replaced({torch._weight_norm: _weight_norm})  # pyright: ignore[reportPrivateImportUsage]
 
 
 def normalizes_weights(model: nn.Module) -> bool:
