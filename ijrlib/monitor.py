@@ -293,7 +293,7 @@ def _uncompiled(model: nn.Module) -> contextlib.AbstractContextManager:
     """Within this context what ``torch.compile`` has compiled runs as it was written: compiled
     code cannot be differentiated twice."""
     compiled = any(
-        module._compiled_call_impl is not None or hasattr(module, "_orig_mod")
+        getattr(module, "_compiled_call_impl", None) is not None or hasattr(module, "_orig_mod")
         for module in model.modules()
     )
     return torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext()

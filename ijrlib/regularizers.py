@@ -148,7 +148,8 @@ def backward(
     if not mu >= 0:
         raise ValueError(f"mu: expected at least 0, got {mu}")
     group = _process_group(model)
-    z = model(x.clone())  # the second pass needs x as it is, should the model change it in place
+    # the second pass needs x as it is, should the model change it in place
+    z = model(x.clone() if isinstance(x, Tensor) else x)
     _check_logits(z)
     u = unit_vector(z.shape[1], generator).to(z)
     value = loss(z, y).detach()
