@@ -537,7 +537,7 @@ FIGURES: Mapping[str, Figure] = {
     "fig22": Figure(
         "Evolution for several learning rates: VGG, gradient descent",
         "CIFAR-10, VGG, gradient descent on 50,000 images, η = 0.04, 0.08",
-        VGG_GD_BY_LR,
+        VGG_GD_BY_LR + VGG_GD_AGAIN,
         seeds(VGG_GD_BY_LR_PAPER, 2),
     ),
     "fig23": Figure(
