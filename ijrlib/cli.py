@@ -92,15 +92,15 @@ def run(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
     seed: Annotated[int, typer.Option(help="added to the seeds of the figure's runs")] = 0,
     runs_dir: RunsDir = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads (default: torch's)")
-    ] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads (default: torch's)")] = None,
 ) -> None:
     """Train the runs of a figure that are not stored yet; a killed run goes on where it stopped."""
     from ijrlib import experiments
 
     with _clear_errors():
         configs = experiments.configs(figure, scale, seed)
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads: expected at least 1, got {threads}")
         import torch
 
         if threads is not None:
@@ -228,9 +228,7 @@ def claims(scale: Scale = "laptop", runs_dir: RunsDir = None) -> None:
 def bench(
     only: Annotated[list[str] | None, typer.Option(help="a benchmark; may be repeated")] = None,
     repeats: Annotated[int, typer.Option(help="rounds of the benchmarks at one θ")] = 5,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads (default: torch's)")
-    ] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads (default: torch's)")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
     out: Annotated[Path | None, typer.Option(help="folder (default: data/benchmarks)")] = None,
 ) -> None:

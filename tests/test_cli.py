@@ -131,7 +131,7 @@ def save(folder, seed=0, **columns):
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["run", "fig02", "--threads", "0"], "greater than or equal to 1"),
+        (["run", "fig02", "--threads", "0"], "threads: expected at least 1, got 0"),
         (["verify", "--seed", "-1"], "greater than or equal to 0"),
         (["show", ""], "expected a folder or the beginning of a name"),
     ],
