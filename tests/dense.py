@@ -75,6 +75,17 @@ KINDS = {
 """Small networks of each kind, for inputs of shape (1, 2, 4)."""
 
 
+class DoubledInPlace(nn.Module):
+    """z of 2x; changes x."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x.mul_(2))
+
+
 def network(kind: str, seed: int = 0) -> nn.Sequential:
     """A network of KINDS in float64 and in evaluation mode, its running statistics not trivial."""
     with torch.random.fork_rng():

@@ -374,3 +374,15 @@ def sharpest_run(
     series["test_accuracy"] = 0.1 + 0.6 * step / 100
     series["hessian_frobenius_sq"] = 2 * (values**2).sum(1)
     return Run(config, series, arrays, {**PROVENANCE, "parameters": 266_610})
+
+
+AHEAD, SWING = [(1, 0)], [(0.1, 1), (0.1, -1)]  # straight on; to and fro across the way
+
+
+def path_gram(*parts) -> np.ndarray:
+    """The Gram matrix of a path made of steps (along, across), so many of each: (cycle, count)."""
+    steps = np.concatenate(
+        [np.resize(np.array(cycle, float), (count, 2)) for cycle, count in parts]
+    )
+    points = np.vstack([[0, 0], steps.cumsum(0)])[:301]
+    return points @ points.T

@@ -12,10 +12,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from synthetic_runs import (
+    AHEAD,
     PHASE_ONSET,
     PHASE_PEAK,
+    SWING,
     arm_run,
     break_even_run,
+    path_gram,
     phase_run,
     sharpest_run,
 )
@@ -68,14 +71,7 @@ LATE = S > 1400  # of the three windows the last
 
 def paths(*parts, network="6cnn"):
     """A run whose recorded path is made of steps (along, across), so many of each."""
-    steps = np.concatenate(
-        [np.resize(np.array(cycle, float), (count, 2)) for cycle, count in parts]
-    )
-    points = np.vstack([[0, 0], steps.cumsum(0)])[:301]
-    return with_arrays(phase_run(network=network), trajectory_gram=points @ points.T)
-
-
-AHEAD, SWING = [(1, 0)], [(0.1, 1), (0.1, -1)]  # straight on; to and fro across the way
+    return with_arrays(phase_run(network=network), trajectory_gram=path_gram(*parts))
 
 
 def growth(*slopes):

@@ -70,7 +70,8 @@ def dense(model, loss, x, y):
     def z(flat):
         parts = flat.split([s.numel() for s in shapes])
         named = {k: t.view(s) for k, t, s in zip(params, parts, shapes, strict=True)}
-        out = torch.func.functional_call(model, {**fixed, **named}, (), x)
+        inputs = ((x,), {}) if isinstance(x, torch.Tensor) else ((), x)
+        out = torch.func.functional_call(model, {**fixed, **named}, *inputs)
         return out if isinstance(out, torch.Tensor) else out.logits
 
     hessian = torch.autograd.functional.hessian(lambda t: loss(z(t), y), theta)
@@ -472,17 +473,9 @@ def test_a_few_examples_out_of_scale_that_are_classified_right_are_not_missed(se
     x[:2] *= 20
     y = torch.randint(CLASSES, (300,))
     y[:2] = model(x[:2]).argmax(1)
-    theta = torch.nn.utils.parameters_to_vector(model.parameters()).detach()
-    names = {name: p.shape for name, p in model.named_parameters()}
-
-    def whole(theta):
-        parts = theta.split([shape.numel() for shape in names.values()])
-        values = {k: p.view(s) for (k, s), p in zip(names.items(), parts, strict=True)}
-        return cross_entropy(torch.func.functional_call(model, values, (x,)), y)
-
-    largest = torch.linalg.eigvalsh(torch.autograd.functional.hessian(whole, theta))[-1]
+    largest, *_ = dense(model, cross_entropy, x, y)
     row = CurvatureMonitor(model, cross_entropy, (x, y)).measure()
-    assert row["sharpness"] == pytest.approx(float(largest), rel=0.01)
+    assert row["sharpness"] == pytest.approx(largest, rel=0.01)
 
 
 class NextWord(nn.Module):
@@ -507,19 +500,9 @@ def test_positions_may_be_returned_as_examples(n, chunk):
     y = torch.randint(CLASSES, (n, 3), generator=generator)
     model = built(NextWord).double()
     row = CurvatureMonitor(model, loss, (x, y), chunk=chunk).measure()
-    theta, shapes = (
-        torch.nn.utils.parameters_to_vector(model.parameters()).detach(),
-        {name: p.shape for name, p in model.named_parameters()},
-    )
-
-    def whole(theta):
-        parts = theta.split([shape.numel() for shape in shapes.values()])
-        values = {k: p.view(s) for (k, s), p in zip(shapes.items(), parts, strict=True)}
-        return loss(torch.func.functional_call(model, values, (x,)), y)
-
-    largest = torch.linalg.eigvalsh(torch.autograd.functional.hessian(whole, theta))[-1]
-    assert row["loss"] == pytest.approx(float(whole(theta)))
-    assert row["sharpness"] == pytest.approx(float(largest), rel=0.01)
+    largest, *_ = dense(model, loss, x, y)
+    assert row["loss"] == pytest.approx(float(loss(model(x).detach(), y)))
+    assert row["sharpness"] == pytest.approx(largest, rel=0.01)
 
 
 def test_the_mean_of_a_divergence_over_a_batch_is_a_mean():

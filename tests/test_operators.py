@@ -452,22 +452,11 @@ def test_a_recurrent_layer_in_single_precision_is_differentiated_in_forward_mode
     )
 
 
-class DoubledInPlace(nn.Module):
-    """z of 2x; changes x."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-
-    def forward(self, x):
-        return self.model(x.mul_(2))
-
-
 @every_network
 def test_a_model_that_changes_its_input_in_place_is_measured_at_the_input_as_given(kind):
     x, y = dense.examples(N)
     given = x.clone()
-    found = measure_everything(DoubledInPlace(dense.network(kind)), x, y)
+    found = measure_everything(dense.DoubledInPlace(dense.network(kind)), x, y)
     assert torch.equal(x, given)
     for ours, expected in zip(
         found, measure_everything(dense.network(kind), 2 * x, y), strict=True

@@ -242,24 +242,13 @@ def test_layers_that_change_their_input_in_place_are_exact():
     assert_exact(seeded(model), inputs(5, 2, 2, 3))
 
 
-class DoubledInPlace(nn.Module):
-    """z of 2x; changes x."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.model(x.mul_(2))
-
-
 @pytest.mark.parametrize("whole", [False, True])
 def test_an_input_that_the_model_changes_in_place_is_left_as_it_was(whole):
     shape = (4, 3) if whole else (4,)
     layer = nn.Embedding(9, 4) if whole else nn.Linear(4, 4)
     x = torch.arange(12).view(4, 3) % 5 if whole else inputs(5, *shape)
     given, model = x.clone(), seeded(Pooled(layer, 4, axis=-1))
-    found = jacobian_grams(DoubledInPlace(model), x)
+    found = jacobian_grams(dense.DoubledInPlace(model), x)
     assert torch.equal(x, given)
     torch.testing.assert_close(found, dense_grams(model, 2 * given), rtol=0, atol=1e-13)
 

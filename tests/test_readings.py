@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from synthetic_runs import break_even_run, phase_run, sharpest_run
+from synthetic_runs import AHEAD, SWING, break_even_run, path_gram, phase_run, sharpest_run
 
 from ijrlib import claims, criteria, evolution_criteria, phases, readings, report
 from ijrlib.store import Run
@@ -262,16 +262,9 @@ def test_a_verdict_is_turned_by_a_reading_that_gives_the_opposite():
     assert not turned("not run")
 
 
-AHEAD, SWING = [(1, 0)], [(0.1, 1), (0.1, -1)]  # straight on; to and fro across the way
-
-
 def path_of(run: Run, *parts) -> Run:
     """The run with a path made of steps (along, across), so many of each."""
-    steps = np.concatenate(
-        [np.resize(np.array(cycle, float), (count, 2)) for cycle, count in parts]
-    )
-    points = np.vstack([[0, 0], steps.cumsum(0)])[:301]
-    return arrays(run, trajectory_gram=points @ points.T)
+    return arrays(run, trajectory_gram=path_gram(*parts))
 
 
 ALONG = [(0.9, 0), (-1.1, 0)]
