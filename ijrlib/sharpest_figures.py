@@ -211,7 +211,8 @@ def step_changes(runs: Sequence[Any], by: str) -> Figure:
         axes.set_yscale("symlog", linthresh=1e-3)
         axes.set(xlabel=TIME, title=setting(some[0], by))
     grid[0, 0].set_ylabel("mean change of the loss / loss")
-    grid[0, -1].legend(loc="lower right")
+    handles, labels = grid[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     return figure
 
 
