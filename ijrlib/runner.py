@@ -9,6 +9,7 @@ import platform
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,9 @@ from ijrlib.trajectory import Trajectory, errors
 CHECKPOINT_SECONDS = 120.0
 TERMINATED = 128 + 15
 """Exit code of a process that ends because of SIGTERM."""
+
+MUCH_SLOWER = 2.0
+"""``machine.bfloat16_slowdown`` from which a run in bfloat16 says what it will cost."""
 
 PACKAGES = ("ijrlib", "torch", "torchvision", "numpy", "pandas", "pillow")
 
@@ -90,6 +94,15 @@ def _run(
 ) -> None:
     """Train one configuration; what is the first process' alone, it stores."""
     first = parallel.rank() == 0
+    if config.autocast and target.type == "cpu" and first:
+        slowdown = machine.bfloat16_slowdown()
+        if slowdown > MUCH_SLOWER:
+            warnings.warn(
+                f"autocast: on this processor a convolution takes {slowdown:.0f} times as long in "
+                f"bfloat16 as in float32; to train in float32 instead, which is another "
+                f'configuration, set overrides to {{"autocast": False}}',
+                stacklevel=3,
+            )
     dtype = getattr(torch, config.dtype)
     shape, classes = networks.INPUT_SHAPES[config.network], networks.CLASSES[config.network]
     data = datasets.load(

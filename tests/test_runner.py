@@ -1,12 +1,14 @@
 """A run from configuration to store: complete, resumed, diverged, refused."""
 
+import time
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from torch.nn import functional as F
 
-from ijrlib import datasets, networks, runner, store, trajectory
+from ijrlib import datasets, machine, networks, runner, store, trajectory
 from ijrlib.config import DECAY_AT, RunConfig
 
 TINY = RunConfig(
@@ -325,6 +327,29 @@ def test_a_run_is_the_training_that_its_configuration_asks_for(tmp_path, fields)
 def test_no_field_of_a_configuration_is_ignored(tmp_path, fields):
     plain, other = (runner.run(c, "cpu", tmp_path).series for c in (SHORT, SHORT.replace(**fields)))
     assert not np.array_equal(plain["train_loss"], other["train_loss"])
+
+
+@pytest.mark.parametrize("slowdown, warned", [(2.6, True), (1.9, False)])
+def test_a_run_in_bfloat16_says_how_much_slower_it_is(
+    tmp_path, monkeypatch, recwarn, slowdown, warned
+):
+    monkeypatch.setattr(machine, "bfloat16_slowdown", lambda: slowdown)
+    runner.run(SHORT, "cpu", tmp_path)
+    assert not recwarn.list
+    runner.run(SHORT.replace(autocast=True), "cpu", tmp_path)
+    assert [w.filename for w in recwarn.list] == [__file__] * warned
+    for w in recwarn.list:
+        assert '{"autocast": False}' in str(w.message)
+        assert f"takes {slowdown:.0f} times as long" in str(w.message)
+
+
+def test_the_slowdown_is_the_time_in_bfloat16_over_that_in_float32(monkeypatch):
+    def convolution(x, weight):
+        assert x.dtype == weight.dtype
+        time.sleep({torch.bfloat16: 0.15, torch.float32: 0.05}[x.dtype])
+
+    monkeypatch.setattr(torch.nn.functional, "conv2d", convolution)
+    assert machine.bfloat16_slowdown() == pytest.approx(3, rel=0.1)
 
 
 def test_measures_see_the_probe_the_test_examples_and_the_learning_rate_of_the_step(
