@@ -189,19 +189,25 @@ def phase_3(runs: Sequence[Run], stop: int | None = None) -> Measurement:
 
 
 def late_sharpness(runs: Sequence[Run]) -> Measurement:
-    """The last ‖H‖ (median of twenty steps) against phase II, and test accuracy meanwhile."""
-    run = first(runs)
+    """The last ‖H‖ (median of twenty steps) against phase II, and test accuracy since ‖H‖ stays
+    below half of that."""
+    return saturated(first(runs), lambda sharpness, half: _falls_for_good(sharpness, half))
+
+
+def saturated(run: Run, start: Callable[[pd.Series, float], int]) -> Measurement:
+    """:func:`late_sharpness` from a step on that follows from ‖H‖ and half of its plateau."""
     sharpness = phases.column(run, H)
     last = float(sharpness.loc[sharpness.index > run.config.steps - MEDIAN_STEPS].median())
     if not np.isfinite(last):
         raise NotMeasured(f"{run.config.name}: no ‖H‖ in its last {MEDIAN_STEPS} steps")
     level = plateau(run, H)
     accuracy = phases.column(run, "test_accuracy")
-    late = accuracy.loc[accuracy.index >= _falls_for_good(sharpness, FALL_FACTOR * level)]
+    since = start(sharpness, FALL_FACTOR * level)
+    late = accuracy.loc[accuracy.index >= since]
     lost = float(accuracy.max() - late.min()) if len(late) else float("nan")
     return Measurement(
-        f"‖H‖ {last:.0f} at the end, {level:.0f} in phase II; test accuracy meanwhile up to "
-        f"{100 * lost:.1f} points below its maximum of {accuracy.max():.1%}",
+        f"‖H‖ {last:.0f} at the end, {level:.0f} in phase II; test accuracy from step {since} on "
+        f"up to {100 * lost:.1f} points below its maximum of {accuracy.max():.1%}",
         bool(last <= FALL_FACTOR * level and lost <= SATURATED),
     )
 
@@ -282,16 +288,16 @@ def ordered(
         groups.setdefault(float("inf") if key is None else key, []).append(found)
     if len(groups) < 2:
         raise NotMeasured(f"runs of one {by} only")
-    if min(map(len, groups.values())) < 2:
-        raise NotMeasured("one seed only: its spread is unknown")
-    keys = sorted(groups, reverse=not rising)
-    holds = all(max(groups[a]) < min(groups[b]) for a, b in pairwise(keys))
     symbol = SYMBOLS[by]
     text = "; ".join(
         f"{symbol} = {'full' if k == float('inf') else f'{k:g}'}: "
         f"{_range(min(groups[k]), max(groups[k]))}"
         for k in sorted(groups)
     )
+    if min(map(len, groups.values())) < 2:
+        raise NotMeasured(f"one seed only, its spread is unknown: {text}")
+    keys = sorted(groups, reverse=not rising)
+    holds = all(max(groups[a]) < min(groups[b]) for a, b in pairwise(keys))
     return Measurement(f"{text} ({min(map(len, groups.values()))} seeds)", holds)
 
 
@@ -307,8 +313,6 @@ def like_full_batch(runs: Sequence[Run], batch_size: int = 512) -> Measurement:
     smallest = min(sizes, default=batch_size)
     if smallest == batch_size:
         raise NotRun(f"no run with mini-batches smaller than {batch_size}")
-    if min(len(of(runs, batch_size=size)) for size in (None, batch_size, smallest)) < 2:
-        raise NotMeasured("one seed only: its spread is unknown")
     texts, nearer = [], []
     for name, symbol in ((H, "‖H‖"), (ONES, "‖⟨J⟩1̂‖²")):
         full, middle, small = (
@@ -320,6 +324,8 @@ def like_full_batch(runs: Sequence[Run], batch_size: int = 512) -> Measurement:
             f"× {np.exp(abs(middle - small)):.2f} from B = {smallest}"
         )
         nearer.append(abs(middle - full) < abs(middle - small))
+    if min(len(of(runs, batch_size=size)) for size in (None, batch_size, smallest)) < 2:
+        raise NotMeasured(f"one seed only, its spread is unknown: {'; '.join(texts)}")
     return Measurement("; ".join(texts), all(nearer))
 
 
@@ -332,7 +338,7 @@ def impurity_arch(runs: Sequence[Run], **fields: object) -> Measurement:
         shapes.append((top / impurity.iloc[0], impurity.iloc[-1] / top))
     rise, fall = min(s[0] for s in shapes), max(s[1] for s in shapes)
     return Measurement(
-        f"rises by at least × {rise:.2f}, falls to at most × {fall:.2f} of its peak, "
+        f"rises by at least × {rise:.2f}, falls to at most × {fall:.2g} of its peak, "
         f"{len(shapes)} runs",
         rise >= RISE_FACTOR and fall <= FALL_FACTOR,
     )
@@ -352,7 +358,7 @@ def grows(runs: Sequence[Run], name: str, until: int | None = None) -> Measureme
         raise NotMeasured(f"{name} was measured at {len(values)} step(s)")
     rank = float(pd.Series(values.index).corr(pd.Series(values.to_numpy()), method="spearman"))
     return Measurement(
-        f"from {values.iloc[0]:.3g} to {values.iloc[-1]:.3g}, rank correlation {rank:.2f}",
+        f"from {values.iloc[0]:.4g} to {values.iloc[-1]:.4g}, rank correlation {rank:.2f}",
         bool(values.iloc[-1] > values.iloc[0] and rank >= MONOTONE),
     )
 
@@ -396,12 +402,20 @@ def _each(runs: Sequence[Run]) -> Sequence[Run]:
 
 
 def relation_correlation(runs: Sequence[Run]) -> Measurement:
-    """Correlation of the logarithms of ‖H‖ and its predictor, the least over the runs."""
+    """Correlation of the logarithms of ‖H‖ and its predictor, the least over the runs; beside it,
+    for the cross-entropy, that with ‖⟨J⟩1̂‖² alone."""
     values = [correlation(*_logs(run)) for run in _each(runs)]
-    return Measurement(
-        f"r = {_range(min(values), max(values))} in {len(values)} run(s)",
-        min(values) >= LEAST_CORRELATION,
-    )
+    text = f"r = {_range(min(values), max(values))} in {len(values)} run(s)"
+    if all(run.config.loss != "squared" for run in runs):
+        alone = [jacobian_alone(run) for run in runs]
+        text += f"; {_range(min(alone), max(alone))} with ‖⟨J⟩1̂‖² alone".replace("-", "−")
+    return Measurement(text, min(values) >= LEAST_CORRELATION)
+
+
+def jacobian_alone(run: Run) -> float:
+    """Correlation of log‖H‖ with log‖⟨J⟩1̂‖², without the impurity, at the same steps."""
+    frame = relation(run).merge(rows(run, ONES), on="step")
+    return correlation(np.log(frame[H].to_numpy()), np.log(frame[ONES].to_numpy()))
 
 
 def relation_proportional(runs: Sequence[Run]) -> Measurement:

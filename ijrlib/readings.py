@@ -1,13 +1,14 @@
 """Other readings of claims: what a criterion would have said with another reasonable choice.
 
 The criteria of :mod:`ijrlib.claim_table` were written down before their runs.  These were added on
-2026-11-29, after them, when a review asked which verdicts hang on a window, a rule or a unit that
-could have been chosen otherwise.  They change no verdict; they are shown beside it, and the
+2026-11-29 and 30, after them, when reviews asked which verdicts hang on a window, a rule or a unit
+that could have been chosen otherwise.  They change no verdict; they are shown beside it, and the
 scoreboard marks those that a reading would turn.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +20,7 @@ from ijrlib import companion_criteria as b
 from ijrlib import criteria as c
 from ijrlib import embedding, phases
 from ijrlib import evolution_criteria as e
+from ijrlib import share_criteria as h
 from ijrlib import sharpest_criteria as d
 from ijrlib import subspace_criteria as s
 from ijrlib.claim_table import of_first, on
@@ -102,6 +104,41 @@ def phase_3_until_fitted(runs: Sequence[Run]) -> Measurement:
     return e.phase_3([run], stop=fitted_at(run))
 
 
+def saturated_since_largest(runs: Sequence[Run]) -> Measurement:
+    """:func:`~ijrlib.evolution_criteria.late_sharpness` with the accuracy from the step of the
+    largest ‖H‖ on."""
+    return e.saturated(c.first(runs), lambda sharpness, _: phases.largest(sharpness))
+
+
+def either_half(ratios: np.ndarray) -> Measurement:
+    """Medians over the first and the second half of ‖H‖·η/2 at successive steps, against the factor
+    that Figure 5 allows."""
+    halves = [float(np.median(part)) for part in np.array_split(ratios, 2)]
+    return Measurement(
+        f"{halves[0]:.2f} and {halves[1]:.2f} × 2/η",
+        all(1 / e.PLATEAU_FACTOR <= half <= e.PLATEAU_FACTOR for half in halves),
+    )
+
+
+def level_in_halves(runs: Sequence[Run]) -> Measurement:
+    """:func:`either_half` of ‖H‖ since it first reached 2/η."""
+    run = c.first(runs)
+    if not phases.reaches_threshold(run):
+        raise NotMeasured(f"{run.config.name}: ‖H‖ never reaches 2/η")
+    sharpness = phases.column(run, c.H)
+    return either_half(
+        sharpness.loc[sharpness.index >= phases.onset(run)].to_numpy() * run.config.lr / 2
+    )
+
+
+def shares_in_halves(runs: Sequence[Run]) -> Measurement:
+    """:func:`either_half` of ‖H‖ of the whole training set, in every run."""
+    found = [
+        either_half(h.after_onset(run, h.levels(run)[1])[:, h.WHOLE]) for run in c.stored(runs)
+    ]
+    return Measurement("; ".join(m.value for m in found), all(m.holds for m in found))
+
+
 def shared_plateau(runs: Sequence[Run], name: str, **fields: object) -> Measurement:
     """Medians over the part of phase II, in time ηt, that all the runs have in common."""
     some = e.of(runs, **fields)
@@ -133,6 +170,32 @@ def correlation_after_onset(runs: Sequence[Run]) -> Measurement:
     )
 
 
+def impurity_adds(runs: Sequence[Run]) -> Measurement:
+    """Correlation of log‖H‖ with its predictor less that with ‖⟨J⟩1̂‖² alone, run by run."""
+    gains = []
+    for run in c.stored(runs):
+        frame = e.relation(run)
+        r = c.correlation(np.log(frame[c.H]), np.log(frame["predictor"]))
+        gains.append(r - e.jacobian_alone(run))
+    return Measurement(
+        f"r larger by {min(gains):+.3f} to {max(gains):+.3f}".replace("-", "−"), min(gains) > 0
+    )
+
+
+def over_training_set(
+    measure: Callable[[Sequence[Run]], Measurement], runs: Sequence[Run]
+) -> Measurement:
+    """A criterion with ⟨λ^(1)⟩ over all that a step sees in place of the probe."""
+    return measure(
+        [
+            dataclasses.replace(
+                run, series=run.series.assign(**{e.IMPURITY: run.series["impurity_mean"]})
+            )
+            for run in c.stored(runs)
+        ]
+    )
+
+
 def constant_in_phase_2(runs: Sequence[Run]) -> Measurement:
     """Median ratio over phase II against the batch size."""
 
@@ -156,6 +219,45 @@ def peak_before_largest(runs: Sequence[Run]) -> Measurement:
 
 
 # -- the subspace ----------------------------------------------------------------------------------
+
+
+def two_entries_throughout(runs: Sequence[Run]) -> Measurement:
+    """:func:`~ijrlib.subspace_criteria.two_entries` at every stored step."""
+    run = c.first(runs)
+    matrices = c.array(run, "q_sqrt_lambda").astype(float)
+    least = [float(s.shares_of_two(matrix).min()) for matrix in matrices]
+    worst = int(np.argmin(least))
+    return Measurement(
+        f"{least[worst]:.2f} at step {run.arrays['q_sqrt_lambda.steps'][worst]}, the least of "
+        f"{len(least)}",
+        least[worst] > c.SHARED_VARIANCE,
+    )
+
+
+def in_each_phase(runs: Sequence[Run]) -> Measurement:
+    """Medians of |cos(g_D, r)| before, in and after phase II, in units of 1/√m."""
+    run = c.first(runs)
+    start, stop = phases.active_period(run)
+    values = phases.column(run, "gradient_alignment") * float(run.provenance["parameters"]) ** 0.5
+    step = values.index
+    parts = (
+        values.loc[step < start],
+        values.loc[(step >= start) & (step <= stop)],
+        values.loc[step > stop],
+    )
+    medians = [float(part.median()) for part in parts if len(part)]
+    return Measurement(
+        f"{', '.join(f'{median:.0f}' for median in medians)} times 1/√m",
+        min(medians) >= s.FAR_BETTER,
+    )
+
+
+def right_at_every_step(runs: Sequence[Run]) -> Measurement:
+    """cos(−g_x, Jq^(1)), the median over the examples classified right, at the worst step."""
+    values = phases.column(c.first(runs), "descent_cosine_correct")
+    return Measurement(
+        f"{values.min():.2f} at step {int(values.idxmin())}", bool(values.min() >= s.NEAR_ONE)
+    )
 
 
 def between_in_phase_2(runs: Sequence[Run]) -> Measurement:
@@ -264,6 +366,13 @@ AFTER_ONSET = Reading(
     "from the beginning of phase II on, without the common growth before it",
     correlation_after_onset,
 )
+IMPURITY_ADDS = Reading("‖H‖ has to follow it more closely than ‖⟨J⟩1̂‖² alone", impurity_adds)
+OVER_TRAINING_SET = "⟨λ⁽¹⁾⟩ is that of all training images, as in Figure 2, and not of the probe"
+AS_FIGURE_5 = "within a factor 1.5, as for Figure 5, in either half of these steps"
+RELATIVE = 0.25
+TO_A_QUARTER = "every entry within a quarter of the printed one"
+EACH_PHASE = Reading("in each phase", in_each_phase)
+EVERY_STEP = Reading("at every measured step", right_at_every_step)
 IN_PHASE_2 = Reading("median over phase II alone", constant_in_phase_2)
 IN_TIME = "in time ηt in place of epochs, of which runs with equal ηt have different numbers"
 
@@ -282,8 +391,32 @@ READINGS: Mapping[str, tuple[Reading, ...]] = {
             partial(shared_plateau, name=c.J, network="6cnn"),
         ),
     ),
-    **{f"fig{n}-correlation": (AFTER_ONSET,) for n in range(15, 22)},
-    "full-correlation": (Reading(AFTER_ONSET.words, partial(of_first, AFTER_ONSET.measure)),),
+    "fig05-late-sharpness": (
+        Reading("test accuracy from the step of the largest ‖H‖ on", saturated_since_largest),
+    ),
+    **{f"fig{n}-correlation": (AFTER_ONSET, IMPURITY_ADDS) for n in range(15, 22)},
+    **{
+        f"fig{n}-proportional": (
+            Reading(OVER_TRAINING_SET, partial(over_training_set, e.relation_proportional)),
+        )
+        for n in (15, 16, 21)
+    },
+    "full-level": (Reading(AS_FIGURE_5, level_in_halves),),
+    "full-correlation": tuple(
+        Reading(reading.words, partial(of_first, reading.measure))
+        for reading in (AFTER_ONSET, IMPURITY_ADDS)
+    ),
+    "shares-level": (Reading(AS_FIGURE_5, shares_in_halves),),
+    "fig08-two-entries": (Reading("at every stored step", two_entries_throughout),),
+    "fig08-diagonal": (
+        Reading(TO_A_QUARTER, partial(s.printed_entries, offset=0, relative=RELATIVE)),
+    ),
+    "fig08-subdiagonal": (
+        Reading(TO_A_QUARTER, partial(s.printed_entries, offset=-1, relative=RELATIVE)),
+    ),
+    "fig10-gradient-top-eigenvector": (EACH_PHASE,),
+    "fig10-example-gradient": (EVERY_STEP,),
+    "full-example-gradient": (EVERY_STEP,),
     "fig18-constant-grows": (IN_PHASE_2,),
     "fig20-constant-grows": (IN_PHASE_2,),
     "fig21-impurity-first": (

@@ -44,13 +44,19 @@ PAPER_STEPS_27 = (100, 500, 1000, 2000, 4000, 6000)
 def two_entries(runs: Sequence[Run]) -> Measurement:
     """Share of each column's squared mass in its entries at (i) and (i + 1), the least."""
     matrix, step = at_stage(first(runs), "q_sqrt_lambda")
-    squares = matrix[:, :-1] ** 2
-    columns = np.arange(squares.shape[1])
-    shares = (squares[columns, columns] + squares[columns + 1, columns]) / squares.sum(0)
+    shares = shares_of_two(matrix)
     return Measurement(
         f"{shares.min():.2f} to {shares.max():.2f} over the columns at step {step}",
         bool(shares.min() > SHARED_VARIANCE),
     )
+
+
+def shares_of_two(matrix: np.ndarray) -> np.ndarray:
+    """Share of each column's squared mass in its entries at (i) and (i + 1), for the first C − 1
+    columns of ⟨QΛ^½⟩, (C, C)."""
+    squares = matrix[:, :-1] ** 2
+    columns = np.arange(squares.shape[1])
+    return np.asarray((squares[columns, columns] + squares[columns + 1, columns]) / squares.sum(0))
 
 
 def signs(runs: Sequence[Run]) -> Measurement:
@@ -71,17 +77,23 @@ def last_column(runs: Sequence[Run]) -> Measurement:
     return Measurement(f"at most {largest:.1e} at step {step}", largest <= ZERO_COLUMN)
 
 
-def printed_entries(runs: Sequence[Run], offset: int) -> Measurement:
-    """The diagonal (offset 0) or subdiagonal (−1) against the printed one."""
+def printed_entries(runs: Sequence[Run], offset: int, relative: float | None = None) -> Measurement:
+    """The diagonal (offset 0) or subdiagonal (−1) against the printed one, to ``ENTRY_TOLERANCE``
+    or to a share of each printed entry."""
     matrix, step = at_stage(first(runs), "q_sqrt_lambda")
     printed = np.array(SUBDIAGONAL if offset else DIAGONAL)
     found = np.diag(matrix, offset)[: len(printed)]
     if len(found) != len(printed):
         raise NotMeasured(f"{len(found)} entries, {len(printed)} are printed")
     worst = float(np.abs(found - printed).max())
+    shares = found / printed
     text = " ".join(f"{value:.2f}".replace("-", "−").replace("0.", ".") for value in found)
     return Measurement(
-        f"{text} at step {step}: within {worst:.2f} of print", worst <= ENTRY_TOLERANCE
+        f"{text} at step {step}: within {worst:.2f} of print, {shares.min():.2f} to "
+        f"{shares.max():.2f} times it",
+        worst <= ENTRY_TOLERANCE
+        if relative is None
+        else bool(np.abs(shares - 1).max() <= relative),
     )
 
 
@@ -242,9 +254,10 @@ def concentrated(runs: Sequence[Run], factor: float = RANDOM_FACTOR) -> Measurem
 
 
 def pairs_separate(runs: Sequence[Run]) -> Measurement:
-    """Mean cosine of two different examples within either class of the four pairs of Figure 30,
-    against that of two of both."""
+    """Cosine of the two class means for the four pairs of Figure 30, and the mean cosine of two
+    different examples within either class against that of two of both."""
     products, counts, _ = _directions(first(runs))
+    lengths = np.sqrt(np.diag(products))
     texts, apart = [], []
     for one, other in PAIRS[1:]:
         names = f"{CIFAR10[one]}–{CIFAR10[other]}"
@@ -252,9 +265,14 @@ def pairs_separate(runs: Sequence[Run]) -> Measurement:
         if lacking:
             raise NotMeasured(f"{names}: fewer than two examples of {' and '.join(lacking)}")
         within = min(_within(products, counts, i) for i in (one, other))
-        texts.append(f"{names} {_signed(within)} and {_signed(products[one, other])}")
-        apart.append(within > products[one, other])
-    return Measurement(f"within (the smaller) and between: {', '.join(texts)}", all(apart))
+        cosine = products[one, other] / (lengths[one] * lengths[other])
+        texts.append(
+            f"{names} {_signed(cosine)}, {_signed(within)} and {_signed(products[one, other])}"
+        )
+        apart.append(cosine < 0 and within > products[one, other])
+    return Measurement(
+        f"of the means, within (the smaller) and between: {'; '.join(texts)}", all(apart)
+    )
 
 
 # -- Figures 10, 11 and 31: alignment --------------------------------------------------------------
@@ -263,7 +281,7 @@ FAR_BETTER = 100
 NEAR_ONE = 0.9
 LARGER_PART = 0.71
 UNIT_RANGE = (0.5, 2.0)
-SMALL_ANGLE = 0.1
+SMALL_ANGLE = 0.02
 
 
 def gradient_and_top(runs: Sequence[Run]) -> Measurement:
@@ -280,12 +298,15 @@ def gradient_and_top(runs: Sequence[Run]) -> Measurement:
 
 
 def example_gradient(runs: Sequence[Run]) -> Measurement:
-    """cos(−g_x, Jq^(1)) of the examples classified right: their median, over the steps."""
-    frame = rows(first(runs), "descent_cosine_correct")
-    values = frame["descent_cosine_correct"]
+    """cos(−g_x, Jq^(1)) of the examples classified right: their median, over the steps; beside it
+    the mean over all examples at the first and the last step."""
+    frame = rows(first(runs), "descent_cosine_correct", "descent_cosine_mean")
+    values, every = frame["descent_cosine_correct"], frame["descent_cosine_mean"]
     return Measurement(
         f"median {values.median():.2f} over {len(frame)} steps, from {values.min():.2f} to "
-        f"{values.max():.2f}",
+        f"{values.max():.2f}, {values.iloc[0]:.2f} at step {frame['step'].iloc[0]}; mean over all "
+        f"examples {_signed(every.iloc[0])} there, {_signed(every.iloc[-1])} at step "
+        f"{frame['step'].iloc[-1]}",
         bool(values.median() >= NEAR_ONE),
     )
 

@@ -23,7 +23,17 @@ from synthetic_runs import (
     sharpest_run,
 )
 
-from ijrlib import claims, criteria, experiments, live_checks, logits, store, theorems
+from ijrlib import (
+    claims,
+    criteria,
+    evolution_criteria,
+    experiments,
+    live_checks,
+    logits,
+    store,
+    subspace_criteria,
+    theorems,
+)
 from ijrlib.ejr_table import CELLS, NETWORKS, SIMPLE_CNN, WRN_V1, WRN_V2, Cell
 from ijrlib.store import Run
 
@@ -117,7 +127,10 @@ CASES: dict[str, tuple[Runs, Runs]] = {
     "fig02-start": (impurity_that(arch), impurity_that(lambda s: arch(s) + 0.16)),
     "fig02-rise": (impurity_that(arch), impurity_that(lambda s: 0.1 + 0 * s)),
     "fig02-fall": (impurity_that(arch), impurity_that(lambda s: 0.1 + 0.2 * s)),
-    "fig02-towards-zero": (impurity_that(arch), impurity_that(lambda s: 0.1 + 0.01 * s)),
+    "fig02-towards-zero": (
+        impurity_that(lambda s: 0.1 * (1 - 0.91 * s)),
+        impurity_that(lambda s: 0.1 * (1 - 0.89 * s)),
+    ),
     "fig03-correlation-left": (SGD, sgd_run(correlated=False)),
     "fig03-correlation-middle": (SGD, shuffled_jacobian(SGD)),
     "fig03-correlation-right": (SGD, sgd_run(correlated=False)),
@@ -909,3 +922,37 @@ def test_the_scoreboard_marks_the_claims_that_another_reading_turns(tmp_path, mo
     monkeypatch.setattr(claims.Verdict, "turned", turned)
     board = claims.scoreboard("laptop", str(tmp_path))
     assert board.loc[board["reading"] == claims.TURNED, "id"].tolist() == ["fig02-rise"]
+
+
+def test_the_correlation_of_the_jacobian_alone_stands_beside_that_with_the_impurity():
+    runs = [PHASES, scaled(PHASES, ONES, np.exp(STEP / 100))]
+    alone = [np.corrcoef(np.log(run.series[H]), np.log(run.series[ONES]))[0, 1] for run in runs]
+    text = evolution_criteria.relation_correlation(runs).value.replace("−", "-")
+    low, high = sorted(alone)
+    assert text.endswith(f"; {low:.3g} to {high:.3g} with ‖⟨J⟩1̂‖² alone")
+    squared = evolution_criteria.relation_correlation([phase_run(loss="squared")]).value
+    assert "alone" not in squared
+
+
+def test_what_one_seed_shows_is_told_with_the_refusal():
+    one_each = [phase_run(lr=lr) for lr in (0.02, 0.04)]
+    with pytest.raises(criteria.NotMeasured, match=r"one seed .*: η = 0\.02: [\d.]+; η = 0\.04: "):
+        evolution_criteria.ordered_plateaus(one_each, H, "lr", False)
+    with pytest.raises(criteria.NotMeasured, match=r"one seed .*‖H‖: × .* from B = 32"):
+        evolution_criteria.like_full_batch(full_and_mini(0.9)[::2])
+
+
+def test_accuracy_counts_from_the_step_on_that_the_text_names():
+    since = STEP[PHASES.series[H] > 0.5 * evolution_criteria.plateau(PHASES, H)].max() + 1
+    run = changed("test_accuracy", np.where(since > STEP, 0.9, 0.885))
+    found = evolution_criteria.late_sharpness([run])
+    assert f"from step {since} on up to 1.5 points below its maximum of 90.0%" in found.value
+    assert found.holds
+
+
+def test_the_alignment_of_examples_stands_beside_that_of_an_untrained_network():
+    run = with_columns(
+        PHASES, descent_cosine_correct=0.91 + STEP / 1e4, descent_cosine_mean=STEP / 1e3 - 0.1
+    )
+    text = subspace_criteria.example_gradient([run]).value
+    assert "0.91 at step 0; mean over all examples −0.10 there, 0.30 at step 400" in text

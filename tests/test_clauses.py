@@ -149,10 +149,17 @@ EDGES: Edges = [
         with_columns(SGD, sharpness=np.where(S < 500, S + 1, SGD.series[H])),
         True,
     ),
+    (  # swings on a slope
+        "fig03-oscillation",
+        with_columns(SGD, sharpness=50 + 0.2 * (S % 500) + 25 * (-1.0) ** S),
+        False,
+    ),
     # Theorem 2
     ("thm2-identity", at_one(GD, "theorem_2_identity", 2e-4), False),
     ("thm2-identity", at_one(GD, "theorem_2_residual", 2e-3), False),
     ("thm2-star", with_columns(GD, theorem_2_min_slack=-1e-3), False),
+    ("thm2-star", with_columns(GD, theorem_2_min_slack=-5e-6), False),
+    ("thm2-star", with_columns(GD, theorem_2_min_slack=-5e-7), True),
     ("thm2-bound", at_one(GD, "theorem_2_bound", 0.0), False),
     ("eq10-gauss-newton", with_columns(GD, gauss_newton_norm=1.5 * GD.series[H]), False),
     (
@@ -335,6 +342,7 @@ EDGES += [
     ),
     ("fig29-concentrated", entries("class_counts", put(3, 5)), True),
     ("fig30-pairs", low_within(0, 8), False),
+    ("fig30-pairs", entries("resultant_products", put(0, 8, 0.1)), False),
     ("fig30-pairs", entries("resultant_products", put(5, 1, 0.5)), True),
     (
         "fig10-gradient-top-eigenvector",

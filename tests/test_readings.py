@@ -50,6 +50,35 @@ def with_seed(run: Run, seed: int) -> Run:
     return dataclasses.replace(run, config=run.config.replace(seed=seed))
 
 
+def level_of(first: float, second: float) -> Run:
+    """‖H‖ since it reached 2/η (step 100), in units of it, in either half of the steps."""
+    start = phases.onset(RUN)
+    levels = np.where((start + STEP.iloc[-1]) / 2 > STEP, first, second)
+    levels[start] = 1.0
+    return columns(RUN, sharpness=np.where(start > STEP, 0.1, levels) * 2 / RUN.config.lr)
+
+
+def shares_of(first: float, second: float) -> Run:
+    """The same for the sharpness of all three shares."""
+    steps = RUN.arrays["share_sharpness.steps"]
+    levels = level_of(first, second).series["sharpness"].to_numpy()[steps]
+    return arrays(RUN, share_sharpness=np.outer(levels, np.ones(3)))
+
+
+def at_all(run: Run, index: tuple[int, int], value: float) -> Run:
+    """An entry of ⟨QΛ^½⟩ at all stored steps."""
+    values = np.array(run.arrays["q_sqrt_lambda"])
+    values[:, *index] = value
+    return arrays(run, q_sqrt_lambda=values)
+
+
+def at_stored(run: Run, place: int, index: tuple[int, int], value: float) -> Run:
+    """An entry of ⟨QΛ^½⟩ at one stored step."""
+    values = np.array(run.arrays["q_sqrt_lambda"])
+    values[place, *index] = value
+    return arrays(run, q_sqrt_lambda=values)
+
+
 def falling(drop: float) -> Run:
     """Training accuracy falls by so much at times, after ‖H‖ has reached 2/η."""
     late = (STEP > 100) & (STEP % 60 == 0)
@@ -138,8 +167,39 @@ CASES = {  # claim, number of the reading: runs of which it holds, runs of which
         jacobians({0.04: 4.0, 0.05: 2.0, 0.06: 1.0}),
         jacobians({0.04: 1.0, 0.05: 2.0, 0.06: 3.0}),
     ),
+    ("fig05-late-sharpness", 0): (
+        columns(RUN, test_accuracy=0.5),
+        columns(RUN, test_accuracy=np.where(STEP < 305, 0.5, 0.6)),
+    ),
     **{(f"fig{n}-correlation", 0): (seeds([RUN]), seeds([shuffled(RUN)])) for n in range(15, 22)},
     ("full-correlation", 0): (RUN, shuffled(RUN)),
+    **{
+        (name, 1): ([RUN], [columns(RUN, probe_impurity_mean=0.1 + 0.3 * np.sin(STEP) ** 2)])
+        for name in ("full-correlation", *(f"fig{n}-correlation" for n in range(15, 22)))
+    },
+    **{
+        (f"fig{n}-proportional", 0): (
+            columns(RUN, probe_impurity_mean=np.exp(STEP / 50)),
+            columns(RUN, impurity_mean=np.exp(STEP / 50)),
+        )
+        for n in (15, 16, 21)
+    },
+    ("full-level", 0): (level_of(1.4, 0.7), level_of(1.0, 1.6)),
+    ("shares-level", 0): (
+        [shares_of(1.4, 0.7), with_seed(shares_of(1.0, 1.0), 1)],
+        [shares_of(1.4, 0.7), with_seed(shares_of(1.0, 0.6), 1)],
+    ),
+    ("fig08-two-entries", 0): (RUN, at_stored(RUN, 3, (7, 4), 0.5)),
+    ("fig08-diagonal", 0): (RUN, at_all(RUN, (8, 8), 0.014)),
+    ("fig08-subdiagonal", 0): (RUN, at_all(RUN, (9, 8), -0.08)),
+    ("fig10-gradient-top-eigenvector", 0): (RUN, columns(RUN, gradient_alignment=STEP / 1000)),
+    **{
+        (f"{figure}-example-gradient", 0): (
+            RUN,
+            columns(RUN, descent_cosine_correct=np.where(STEP == 7, 0.89, 0.95)),
+        )
+        for figure in ("fig10", "full")
+    },
     **{
         (f"{figure}-constant-grows", 0): (
             batches({512: 1.0, 128: 2.0, 32: 3.0}),
