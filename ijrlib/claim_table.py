@@ -415,6 +415,10 @@ TWO_SEEDS = "; no verdict from one seed"
 IN_PHASE_2 = f"{TWO_SEEDS}, nor where ⟨λ⁽¹⁾⟩ is largest before ‖H‖ has reached its level"
 AT_PEAK = "at the stored step nearest to the peak of ⟨λ⁽¹⁾⟩"
 ON_PROBE = "all measured on the probe"
+FINAL = (
+    "final test accuracy higher and final test loss lower with EJR, means over the last tenth of "
+    "the steps: every seed beyond every seed"
+)
 
 # -- Figures 4 to 33 -------------------------------------------------------------------------------
 
@@ -534,16 +538,14 @@ PHASES = [
     _claim(
         "fig07-cifar10",
         "EJR mitigates overfitting of WRN-28-10 on CIFAR-10.",
-        "final test accuracy higher and final test loss lower with EJR: every seed beyond every "
-        "seed",
+        FINAL,
         "overfitting shows in both, and a difference inside the spread would be chance",
         measure=partial(x.overfits_less, network="WRN-28-10"),
     ),
     _claim(
         "fig07-cifar100",
         "EJR mitigates overfitting of WRN-28-10 on CIFAR-100.",
-        "final test accuracy higher and final test loss lower with EJR: every seed beyond every "
-        "seed",
+        FINAL,
         "overfitting shows in both, and a difference inside the spread would be chance",
         measure=partial(x.overfits_less, network="WRN-28-10, CIFAR-100"),
     ),
@@ -551,8 +553,9 @@ PHASES = [
         "fig07-decay",
         "After each decay of η the baseline's accuracy falls back and its loss rises; less so "
         "with EJR.",
-        "within every interval from a decay to the next, the drop from the best accuracy to the "
-        "last and the rise from the least loss to the last, means over seeds, smaller with EJR",
+        "for every network, within every interval after a decay up to and including the next, "
+        "the drop from the best accuracy to the last and the rise from the least loss to the last, "
+        "means over seeds, smaller with EJR",
         "the drop within an interval is the falling back that the paper points at",
         measure=x.falls_back_less,
     ),
@@ -989,9 +992,12 @@ BETTER = (
     "test accuracy with EJR, a mean over the last tenth of the steps, above the baseline's: every "
     "seed above every seed; where there is one seed, by two standard errors of a finite test set, "
     "and a smaller difference is no verdict. Without weight decay, both arms have fitted their "
-    f"training set ({x.FITTED:.0%})"
+    f"training set ({x.FITTED:.0%} of the probe)"
 )
-NOT_CHANCE = "an improvement inside the spread would be chance"
+NOT_CHANCE = (
+    "an improvement inside the spread would be chance, and with two seeds one beyond it is chance "
+    "once in six, with three once in twenty; p is that of a paired t-test, two-sided"
+)
 
 EJR = [
     _claim(
@@ -1042,6 +1048,13 @@ TABLES = [
 ]
 
 # -- the companion papers --------------------------------------------------------------------------
+
+
+def _in_order(rising: bool) -> str:
+    """Of runs by η or S, what is compared rising with it."""
+    side = "below" if rising else "above"
+    return f"every run of one value {side} every run of the next larger one{TWO_SEEDS}"
+
 
 BREAK_EVEN_TOLERANCE = f"relatively within {_ten(live.BISECTION)}, and ordered, in every setting"
 
@@ -1129,7 +1142,7 @@ BREAK_EVEN = [
         _claim(
             f"be02-max-{key}",
             f"The largest {symbol} is larger for η = 0.02 than for η = 0.2.",
-            f"largest {symbol}: every run of one value beyond every run of the next",
+            f"largest {symbol}: {_in_order(False)}",
             SEEDS_APART,
             measure=partial(b.largest, name=name, by="lr", rising=False),
         )
@@ -1139,8 +1152,7 @@ BREAK_EVEN = [
         _claim(
             f"be03-{key}-{short}",
             f"{what}: {statement}.",
-            f"{column} after the first measurement: every run of one value beyond every run of the "
-            "next",
+            f"{column} after the first measurement: {_in_order(rising)}",
             SEEDS_APART,
             printed=printed if short == "simple" else "",
             measure=partial(
@@ -1161,8 +1173,8 @@ BREAK_EVEN = [
     _claim(
         "be03-early",
         "λ_K and λ_H are largest early, close to 60% training accuracy.",
-        f"training accuracy between {b.EARLY[0]:.0%} and {b.EARLY[1]:.0%} at both maxima, in every "
-        "run of SimpleCNN",
+        f"accuracy on the probe between {b.EARLY[0]:.0%} and {b.EARLY[1]:.0%} at both maxima, in "
+        "every run of SimpleCNN",
         "the paper's vertical line at 60% passes near its maxima, within about ten points",
         printed="60%",
         measure=partial(on, b.reached_early, network="simple_cnn_be"),
@@ -1172,8 +1184,7 @@ BREAK_EVEN = [
             f"be05-{key}",
             f"With batch normalization, larger η: the largest {symbol} is "
             f"{'larger' if rising else 'smaller'}.",
-            f"largest {symbol} after the first measurement: every run of one value beyond every "
-            "run of the next",
+            f"largest {symbol} after the first measurement: {_in_order(rising)}",
             SEEDS_APART,
             measure=partial(b.largest_normalized, name=name, rising=rising),
         )
@@ -1187,8 +1198,8 @@ BREAK_EVEN = [
     _claim(
         "be05-diverges",
         "At η = 1 the network without batch normalization diverges; with it, it does not.",
-        f"without it, a loss that is not finite or at most {b.CHANCE:.0%} training accuracy at the "
-        "end, in every run; with it, more in every run",
+        f"without it, a loss that is not finite or at most {b.CHANCE:.0%} of the probe right at "
+        "the last measurement, in every run; with it, more in every run",
         "twice the accuracy of chance is no training",
         measure=b.diverges_without,
     ),
@@ -1224,8 +1235,7 @@ BREAK_EVEN = [
         _claim(
             f"be11-{key}-{short}",
             f"LSTM, {what}: {statement}.",
-            f"{column} after the first measurement: every run of one value beyond every run of the "
-            "next",
+            f"{column} after the first measurement: {_in_order(rising)}",
             SEEDS_APART,
             measure=partial(
                 on, partial(b.largest_later, name=name, by=by, rising=rising), **fields
@@ -1241,8 +1251,8 @@ BREAK_EVEN = [
     _claim(
         "be11-early",
         "On reviews λ_K and λ_H are largest early, close to 75% training accuracy.",
-        f"training accuracy between {b.EARLY_REVIEWS[0]:.0%} and {b.EARLY_REVIEWS[1]:.0%} at both "
-        "maxima, in every run",
+        f"accuracy on the probe between {b.EARLY_REVIEWS[0]:.0%} and {b.EARLY_REVIEWS[1]:.0%} at "
+        "both maxima, in every run",
         "about ten points on either side, as for the images of be03-early",
         printed="75%",
         measure=partial(b.reached_early, between=b.EARLY_REVIEWS),
@@ -1286,7 +1296,7 @@ SHARPEST = [
         _claim(
             f"{figure}-{key}-{'lr' if by == 'lr' else 'batch'}",
             f"{where}ith a {'larger η' if by == 'lr' else 'smaller S'} {statement}.",
-            f"{what}: every run of one value beyond every run of the next",
+            f"{what}: {_in_order(by != 'lr')}",
             SEEDS_APART,
             measure=partial(on, partial(measure, by=by, rising=by != "lr"), **fields),
         )
@@ -1300,13 +1310,13 @@ SHARPEST = [
             (
                 "first",
                 "the peak of the largest eigenvalue is smaller",
-                "largest λ_1",
+                "largest λ_1 along the run, though it be at its end",
                 partial(d.peak_height, i=1),
             ),
             (
                 "second",
                 "the peak of the second eigenvalue is smaller",
-                "largest λ_2",
+                "largest λ_2 along the run, though it be at its end",
                 partial(d.peak_height, i=2),
             ),
             (
@@ -1330,8 +1340,8 @@ SHARPEST = [
             f"sd12-{key}",
             "In a schedule of two stages, the longer the learning rate stays high, the "
             f"{statement} later.",
-            f"{what} in the last quarter of the steps: every run of one length beyond every run of "
-            "the next",
+            f"{what} in the last quarter of the steps (median): every run of one length "
+            f"{'below' if accuracy else 'above'} every run of the next larger one",
             SEEDS_APART,
             measure=partial(d.after_both_stages, accuracy=accuracy),
         )
@@ -1352,8 +1362,8 @@ SHARPEST = [
     _claim(
         "sd06-too-long",
         "Twice the step of SGD along the sharpest direction raises the loss on average.",
-        "at half of the measured steps or more, from the first such step on, which comes in the "
-        "first half; in every run",
+        "at half of the measurements or more, after the start and from the first such one on, "
+        "which comes in the first half of the run; in every run",
         "the paper says often; less than half would not be",
         measure=d.too_long,
     ),
@@ -1361,8 +1371,8 @@ SHARPEST = [
         "sd06-minimum",
         "The step of SGD along the sharpest direction does not minimise the loss along it: half of "
         "it ends lower.",
-        "at half of the measured steps or more, from the first such step on, which comes in the "
-        "first half; in every run",
+        "at half of the measurements or more, after the start and from the first such one on, "
+        "which comes in the first half of the run; in every run",
         "the paper says often; less than half would not be",
         measure=d.half_is_better,
     ),
@@ -1370,8 +1380,9 @@ SHARPEST = [
         "sd06-flatter",
         "Along the third and the fourth eigenvector, two step lengths away, the loss is much "
         "flatter.",
-        f"it rises by at most {d.FLATTER:g} of what it does along the first, median over steps, in "
-        "every run",
+        f"it rises, on the mean of both sides, by at most {d.FLATTER:g} of what it does along the "
+        "first: medians over the measurements after the start, for each of the two and in every "
+        "run",
         "much flatter is taken as half",
         measure=d.flatter,
     ),
@@ -1413,8 +1424,8 @@ SHARPEST = [
         "sd07-only",
         "SGD that follows nothing but the projection on the sharpest direction lowers the largest "
         "eigenvalue and raises the loss.",
-        "in the last quarter λ_1 below that of SGD and the loss above that where the rule sets in, "
-        "in every seed",
+        "in the last quarter (median) λ_1 below that of SGD and the loss of the probe above the "
+        "one measured where the rule sets in, in every seed",
         "the signs are the claim; two seeds at least",
         measure=d.only_the_projection,
     ),
@@ -1422,37 +1433,38 @@ SHARPEST = [
         "sd07-without",
         "SGD without the projection on the sharpest direction finds a sharper region at a similar "
         "loss.",
-        f"in the last quarter λ_1 above that of SGD and the loss within a factor {d.SIMILAR:g} of "
-        "its, in every seed",
+        f"in the last quarter (medians) λ_1 above that of SGD and the loss of the probe within a "
+        f"factor {d.SIMILAR:g} of its, in every seed",
         "losses along training span orders of magnitude; two seeds at least",
         measure=d.all_but_the_projection,
     ),
     _claim(
         "sd08-faster",
         "Nudged-SGD optimises the faster the more sharpest directions it affects.",
-        "the loss in the second half: every run of one K above every run of the next",
+        "the loss of the probe, median over the second half of the steps: every run of one K above "
+        "every run of the next larger one",
         SEEDS_APART,
         measure=d.faster,
     ),
     _claim(
         "sd08-sharper",
         "Nudged-SGD finds the sharper regions the more sharpest directions it affects.",
-        "largest λ_1: every run of one K below every run of the next",
+        "largest λ_1: every run of one K below every run of the next larger one",
         SEEDS_APART,
         measure=d.sharper,
     ),
     _claim(
         "sd08-frobenius",
         "The Frobenius norm of H grows with them.",
-        "largest ‖H‖_F: every run of one K below every run of the next",
+        "largest ‖H‖_F: every run of one K below every run of the next larger one",
         SEEDS_APART,
         measure=d.frobenius,
     ),
     _claim(
         "sd22-faster",
         "On reviews, Nudged-SGD optimises the faster the smaller γ is.",
-        "the loss in the second half, SGD being γ = 1: every run of one γ above every run of the "
-        "next smaller one",
+        "the loss of the probe, median over the second half of the steps, SGD being γ = 1: every "
+        "run of one γ above every run of the next smaller one",
         SEEDS_APART,
         measure=partial(d.faster, by="gamma", rising=True),
     ),
@@ -1496,7 +1508,7 @@ UNRUN = [
             (
                 key,
                 f"The peak of the largest eigenvalue of {name} is smaller with a larger η.",
-                "largest λ_1: every run of one value beyond every run of the next",
+                f"largest λ_1: {_in_order(False)}",
                 SEEDS_APART,
                 "",
                 partial(

@@ -128,13 +128,17 @@ def departs_with_covariance(runs: Sequence[Run]) -> Measurement:
 def paths_part(runs: Sequence[Run]) -> Measurement:
     """From which share of the steps on the path with the smallest η is farther from every point of
     that with the largest than these are from the next, in every seed."""
-    shares = []
+    shares, texts = [], []
     for slow, fast in slow_and_fast(runs):
         far = departure(slow, fast) > spacing(fast)
         near = far.index[~far.to_numpy()]
         shares.append(float(near[-1]) / slow.config.steps if len(near) else 0.0)
-    text = ", ".join(f"{share:.0%}" for share in shares)
-    return Measurement(f"apart from {text} of the steps on", max(shares) < 0.5)
+        texts.append(
+            f"from {shares[-1]:.0%} of the steps on"
+            if far.iloc[-1]
+            else f"at {far.sum()} of {len(far)} measurements, and not at the last"
+        )
+    return Measurement(f"apart {'; '.join(texts)}", max(shares) < 0.5)
 
 
 # -- the early phase -------------------------------------------------------------------------------
@@ -155,12 +159,16 @@ def rise_together(runs: Sequence[Run]) -> Measurement:
 
 
 def step_width(runs: Sequence[Run]) -> Measurement:
-    """Median of α* from the break-even point on, and its first value, in every run."""
+    """Median of α* from the break-even point on, and its first value within the range that was
+    tried, in every run."""
     texts, near = [], []
     for run in stored(runs):
         width = phases.column(run, "step_width")
         late = float(width.loc[width.index >= break_even_point(run)].median())
-        texts.append(f"η = {run.config.lr:g}: from {width.iloc[0]:.1f} to {late:.2f}")
+        texts.append(
+            f"η = {run.config.lr:g}: from {width.iloc[0]:.1f} (at step {width.index[0]}, the first "
+            f"in range) to {late:.2f}"
+        )
         near.append(WIDTH / WIDTH_FACTOR <= late <= WIDTH * WIDTH_FACTOR < width.iloc[0])
     return Measurement("; ".join(texts), all(near))
 
@@ -326,7 +334,8 @@ def scale_falls_first(runs: Sequence[Run]) -> Measurement:
         raise NotMeasured("runs of one lr only")
     found = [scale_ratios(some, lr) for lr in lrs]
     return Measurement(
-        f"× {max(found[0]):.3f} at η = {lrs[0]:g}, × {min(found[1]):.4f} at η = {lrs[1]:g}",
+        f"{100 * (max(found[0]) - 1):+.2g}% at η = {lrs[0]:g}, {100 * (min(found[1]) - 1):+.2g}% "
+        f"at η = {lrs[1]:g}".replace("-", "−"),
         max(found[0]) < 1 <= min(found[1]),
     )
 

@@ -143,10 +143,17 @@ def of_cell(runs: Sequence[Run], cell: Cell) -> list[Run]:
 
 def improvement(runs: Sequence[Run], cell: Cell) -> Measurement:
     """Test accuracy of a cell's two arms."""
-    found = compare(of_cell(runs, cell), cell.regularizer)
+    chosen = of_cell(runs, cell)
+    found = compare(chosen, cell.regularizer)
     if len(found.baseline) == 1 and abs(found.gain) <= 2 * found.error:
         raise NotMeasured(f"one seed, and {found.gain:+.1f} points are within two standard errors")
-    return Measurement(str(found), found.improves)
+    fitted = compare(chosen, cell.regularizer, "train_accuracy")
+    text = str(found)
+    if min(fitted.baseline.min(), fitted.regularized.min()) < 100 * FITTED:
+        text += (
+            f"; training accuracy {fitted.baseline.mean():.1f} → {fitted.regularized.mean():.1f} %"
+        )
+    return Measurement(text, found.improves)
 
 
 HEADER = (
@@ -373,7 +380,7 @@ def _check(run: Run) -> None:
     if run.provenance.get("status") == "diverged":
         raise NotMeasured(f"{run.config.name} diverged")
     if run.config.weight_decay == 0 and (share := final(run, "train_accuracy")) < FITTED:
-        raise NotMeasured(f"{run.config.name} has fitted {share:.0%} of its training set only")
+        raise NotMeasured(f"{run.config.name} has fitted {share:.0%} of its probe only")
 
 
 def _arms(runs: Sequence[Run], network: str) -> tuple[list[Run], dict[str, Any]]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ijrlib.config import RunConfig
-from ijrlib.figure_table import STAND_IN, Figure, every, in_float32, seeds
+from ijrlib.figure_table import STAND_IN, Figure, every, seeds
 
 NETWORKS = {  # name in the paper: at the laptop's scale, at the paper's
     "SimpleCNN": ("simple_cnn", "simple_cnn"),
@@ -184,7 +184,7 @@ MORE_SEEDS = tuple(
     for lr, seed in ((0.3, 1), (0.1, 1), (0.1, 2), (0.03, 1), (0.01, 1))
     for config in BY_LR
     if config.lr == lr
-) + in_float32((config for config in BY_LR if config.lr == 0.3), 2)
+)
 FULL_BATCH = tuple(
     _simple_cnn(0.1, weight, None).replace(examples=500, chunk=500) for weight in (0.0, 0.001)
 )

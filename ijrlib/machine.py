@@ -6,12 +6,9 @@ import ctypes
 import importlib.metadata
 import platform
 import subprocess
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from ijrlib import store
 
@@ -64,24 +61,3 @@ def keep_freed_memory() -> None:
     mallopt = ctypes.CDLL(None).mallopt
     mallopt(m_mmap_max, 0)
     mallopt(m_trim_threshold, 2**31 - 1)
-
-
-def bfloat16_slowdown() -> float:
-    """How many times as long a convolution takes on this CPU in bfloat16 as in float32.
-
-    About a half where the processor has instructions for it; where PyTorch has to emulate them it
-    can be several tens.
-    """
-
-    def seconds(dtype: torch.dtype) -> float:
-        x = torch.ones(8, 64, 16, 16, dtype=dtype)
-        weight = torch.ones(64, 64, 3, 3, dtype=dtype)
-        times = []
-        for _ in range(3):  # the first one also prepares it
-            start = time.perf_counter()
-            torch.nn.functional.conv2d(x, weight)
-            times.append(time.perf_counter() - start)
-        return min(times)
-
-    with torch.no_grad():
-        return seconds(torch.bfloat16) / seconds(torch.float32)

@@ -23,7 +23,7 @@ from ijrlib import evolution_criteria as e
 from ijrlib import share_criteria as h
 from ijrlib import sharpest_criteria as d
 from ijrlib import subspace_criteria as s
-from ijrlib.claim_table import of_first, on
+from ijrlib.claim_table import CLAIMS, of_first, on
 from ijrlib.criteria import Measurement, NotMeasured
 from ijrlib.store import Run
 
@@ -256,7 +256,7 @@ def right_at_every_step(runs: Sequence[Run]) -> Measurement:
     """cos(−g_x, Jq^(1)), the median over the examples classified right, at the worst step."""
     values = phases.column(c.first(runs), "descent_cosine_correct")
     return Measurement(
-        f"{values.min():.2f} at step {int(values.idxmin())}", bool(values.min() >= s.NEAR_ONE)
+        f"{values.min():.2f} at step {phases.largest(-values)}", bool(values.min() >= s.NEAR_ONE)
     )
 
 
@@ -273,6 +273,65 @@ def above_random(runs: Sequence[Run]) -> Measurement:
 
 
 # -- the companion papers --------------------------------------------------------------------------
+
+
+def at_equal_accuracy(
+    measure: Callable[[Sequence[Run]], Measurement], runs: Sequence[Run]
+) -> Measurement:
+    """A criterion of runs cut at the first measurement of each at which its training accuracy is
+    what every one of them reaches."""
+    some = c.stored(runs)
+    accuracy = [phases.column(run, "train_accuracy") for run in some]
+    common = min(float(values.max()) for values in accuracy)
+    found = measure(
+        [
+            phases.beginning(
+                run, int(values.index.to_numpy()[(values >= common).to_numpy().argmax()])
+            )
+            for run, values in zip(some, accuracy, strict=True)
+        ]
+    )
+    return Measurement(f"up to {common:.0%}: {found.value}", found.holds)
+
+
+def at_equal_accuracy_of(claim_id: str) -> Callable[[Sequence[Run]], Measurement]:
+    """:func:`at_equal_accuracy` of a claim's criterion, on the runs that it is about."""
+    (measure,) = (claim.measure for claim in CLAIMS if claim.id == claim_id)
+    if isinstance(measure, partial) and measure.func is on:
+        return partial(on, partial(at_equal_accuracy, measure.args[0]), **measure.keywords)
+    if measure is None:
+        raise ValueError(f"claim: expected one that is measured, got {claim_id}")
+    return partial(at_equal_accuracy, measure)
+
+
+def conditioning_in_print(runs: Sequence[Run]) -> Measurement:
+    """The largest Tr K/λ_K at the two η for which the paper prints it."""
+    some = [run for run in e.of(runs, network="simple_cnn_be") if run.config.lr in (0.01, 0.1)]
+    return b.largest_later(some, "conditioning", "lr", True)
+
+
+def changes_correlate(runs: Sequence[Run]) -> Measurement:
+    """Correlation of the changes of log λ_K from one measurement to the next, from mini-batches and
+    from single examples, along each run."""
+    found = []
+    for run in c.stored(runs):
+        frame = c.rows(run, b.K, b.SINGLE)
+        changes = [np.diff(np.log(frame[name].to_numpy())) for name in (b.K, b.SINGLE)]
+        if len(changes[0]) < 4:
+            raise NotMeasured(f"{run.config.name}: fewer than four changes of λ_K")
+        found.append(c.correlation(*changes))
+    return Measurement(
+        f"r = {', '.join(f'{r:.2f}' for r in found)}", min(found) >= c.LEAST_CORRELATION
+    )
+
+
+def not_finite(runs: Sequence[Run]) -> Measurement:
+    """How many runs without batch normalization at the largest η end in a loss that is not
+    finite."""
+    some = b.normalized(runs, batch_norm=False)
+    lr = max(run.config.lr for run in some)
+    ended = [run.provenance["status"] == "diverged" for run in some if run.config.lr == lr]
+    return Measurement(f"{sum(ended)} of {len(ended)} at η = {lr:g}", all(ended))
 
 
 def peak_time(runs: Sequence[Run], by: str) -> Measurement:
@@ -376,7 +435,38 @@ EVERY_STEP = Reading("at every measured step", right_at_every_step)
 IN_PHASE_2 = Reading("median over phase II alone", constant_in_phase_2)
 IN_TIME = "in time ηt in place of epochs, of which runs with equal ηt have different numbers"
 
+EQUAL_ACCURACY = (
+    "up to the training accuracy that every run reaches, which some do not get beyond in their time"
+)
+MAXIMA = (
+    *(f"be02-max-{key}" for key in ("k", "h")),
+    *(
+        f"{where}-{key}-{by}"
+        for where, ways in (("be03", ("simple", "mlp", "batch")), ("be11", ("lr", "batch")))
+        for by in ways
+        for key in ("k", "h", "conditioning", "tracek", "traceh")
+    ),
+    *(
+        f"{figure}-{key}-{by}"
+        for figure in ("sd04", "sd04words", "sd21")
+        for by in ("lr", "batch")
+        for key in ("first", "second")
+    ),
+)
+"""Claims on largest values along runs with several η or S."""
+
 READINGS: Mapping[str, tuple[Reading, ...]] = {
+    **{name: (Reading(EQUAL_ACCURACY, at_equal_accuracy_of(name)),) for name in MAXIMA},
+    "be03-conditioning-simple": (
+        Reading(EQUAL_ACCURACY, at_equal_accuracy_of("be03-conditioning-simple")),
+        Reading("at the two η for which a value is printed", conditioning_in_print),
+    ),
+    "be06-correlation": (
+        Reading(
+            "the changes from one measurement to the next have to go together", changes_correlate
+        ),
+    ),
+    "be05-diverges": (Reading("to diverge is to end in a loss that is not finite", not_finite),),
     "fig04-orthogonal": (CHORD, ELEVEN, SWINGING),
     "fig26-vgg": tuple(
         Reading(reading.words, partial(on, partial(like_figure_4, reading.measure), network="vgg"))

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ijrlib import datasets, embedding, machine, networks, parallel, store
+from ijrlib import datasets, embedding, machine, networks, parallel, store, training
 from ijrlib.checkpoint import Checkpoint, termination
 from ijrlib.config import RunConfig
 from ijrlib.measures import MEASURES, State, Values, evaluate
@@ -33,7 +33,7 @@ TERMINATED = 128 + 15
 """Exit code of a process that ends because of SIGTERM."""
 
 MUCH_SLOWER = 2.0
-"""``machine.bfloat16_slowdown`` from which a run in bfloat16 says what it will cost."""
+"""``training.bfloat16_slowdown`` from which a run in bfloat16 says what it will cost."""
 
 PACKAGES = ("ijrlib", "torch", "torchvision", "numpy", "pandas", "pillow")
 
@@ -95,7 +95,7 @@ def _run(
     """Train one configuration; what is the first process' alone, it stores."""
     first = parallel.rank() == 0
     if config.autocast and target.type == "cpu" and first:
-        slowdown = machine.bfloat16_slowdown()
+        slowdown = training.bfloat16_slowdown()
         if slowdown > MUCH_SLOWER:
             warnings.warn(
                 f"autocast: on this processor a convolution takes {slowdown:.0f} times as long in "

@@ -122,8 +122,8 @@ def peak_in_the_first_half(runs: Sequence[Run]) -> Measurement:
         top = eigenvalue(run, 1)
         where = phases.largest(top) / run.config.steps
         texts.append(
-            f"η = {run.config.lr:g}: at {where:.0%}, then down to × "
-            f"{_late(run, top) / top.max():.2f}"
+            f"η = {run.config.lr:g}: at {where:.0%}, × {_late(run, top) / top.max():.2f} of it in "
+            "the last quarter (median)"
         )
         early.append(where <= 0.5)
     return Measurement("; ".join(texts), all(early))
@@ -243,8 +243,8 @@ def _often(runs: Sequence[Run], which, what: str) -> Measurement:
         often.append(share >= OFTEN and start <= run.config.steps / 2)
     starts, shares = zip(*texts, strict=True)
     return Measurement(
-        f"{what} at {min(shares):.0%} to {max(shares):.0%} of the steps, from {min(starts):.0%} to "
-        f"{max(starts):.0%} of the run on",
+        f"{what} at {min(shares):.0%} to {max(shares):.0%} of the measurements since the first at "
+        f"which it does, which comes at {min(starts):.0%} to {max(starts):.0%} of the run",
         all(often),
     )
 

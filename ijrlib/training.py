@@ -6,6 +6,7 @@ optimizer may add momentum and weight decay.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -213,3 +214,24 @@ def _generator(seed: int, step: int, stream: int) -> torch.Generator:
     given, into which ``SeedSequence`` hashes all three."""
     (state,) = np.random.SeedSequence((seed, step, stream)).generate_state(1)
     return torch.Generator().manual_seed(int(state))
+
+
+def bfloat16_slowdown() -> float:
+    """How many times as long a convolution takes on this CPU in bfloat16 as in float32.
+
+    About a half where the processor has instructions for it; where PyTorch has to emulate them it
+    can be several tens.
+    """
+
+    def seconds(dtype: torch.dtype) -> float:
+        x = torch.ones(8, 64, 16, 16, dtype=dtype)
+        weight = torch.ones(64, 64, 3, 3, dtype=dtype)
+        times = []
+        for _ in range(3):  # the first one also prepares it
+            start = time.perf_counter()
+            torch.nn.functional.conv2d(x, weight)
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    with torch.no_grad():
+        return seconds(torch.bfloat16) / seconds(torch.float32)

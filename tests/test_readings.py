@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 from synthetic_runs import AHEAD, SWING, break_even_run, path_gram, phase_run, sharpest_run
+from test_claims import CASES as CLAIM_CASES
 
 from ijrlib import claims, criteria, evolution_criteria, phases, readings, report
 from ijrlib.store import Run
@@ -144,8 +145,34 @@ def with_momentum(height: float, peak: int = 20) -> list[Run]:
     return seeds([sharpest_run(), sharpest_run(momentum=0.9, height=height, peak=peak)])
 
 
-def normalized(lr: float, **values) -> Run:
-    return columns(break_even_run(lr, network="mlp_300_100_bn"), **values)
+def normalized(lr: float, network: str = "mlp_300_100_bn", **values) -> Run:
+    return columns(break_even_run(lr, network=network), **values)
+
+
+def diverged(run: Run) -> Run:
+    return dataclasses.replace(run, provenance={**run.provenance, "status": "diverged"})
+
+
+def conditioned(ratios: dict[float, float]) -> list[Run]:
+    """Runs of SimpleCNN with these η, Tr K being so many times λ_K."""
+    return seeds(
+        [
+            columns(run, covariance_trace=ratio * run.series["covariance_norm"])
+            for lr, ratio in ratios.items()
+            for run in [break_even_run(lr, network="simple_cnn_be")]
+        ]
+    )
+
+
+def with_own_steps(run: Run) -> Run:
+    """λ_K from single examples has the trend of that from mini-batches, but not its changes."""
+    trend = np.exp(np.linspace(0, 5, len(run.series)))
+    swings = np.arange(len(run.series))
+    return columns(
+        run,
+        covariance_norm=trend * np.exp(0.1 * np.sin(2 * swings)),
+        covariance_norm_single=trend * np.exp(0.1 * np.cos(2 * swings)),
+    )
 
 
 STRAIGHT = arrays(RUN, trajectory_gram=np.outer(np.arange(301.0), np.arange(301.0)))
@@ -237,6 +264,16 @@ CASES = {  # claim, number of the reading: runs of which it holds, runs of which
     ("be05-scale", 0): (
         [normalized(1.0), normalized(0.01)],
         [normalized(1.0, last_scale_norm=10 + STEP[:51]), normalized(0.01)],
+    ),
+    **{(name, 0): CLAIM_CASES[name] for name in readings.MAXIMA},
+    ("be03-conditioning-simple", 1): (
+        conditioned({0.01: 10.0, 0.02: 9.0, 0.1: 14.0}),
+        conditioned({0.01: 14.0, 0.02: 9.0, 0.1: 10.0}),
+    ),
+    ("be06-correlation", 0): (break_even_run(), with_own_steps(break_even_run())),
+    ("be05-diverges", 0): (
+        [diverged(normalized(1.0, network="mlp_300_100")), normalized(1.0)],
+        [normalized(1.0, network="mlp_300_100"), normalized(1.0)],
     ),
     ("be05-h", 0): (NORM_RUNS, seeds([*NORM_RUNS[::2][:2], normalized(0.1, sharpness=500.0)])),
 }
@@ -414,3 +451,38 @@ def test_only_phase_2_counts_between_classes():
 def test_the_chord_counts_from_the_onset_on():
     run = path_of(LATER, (AHEAD, 200), (SWING, 100))
     assert readings.orthogonal_to_chord([run]).value == "median |cos| 0.52"
+
+
+def test_runs_are_compared_up_to_the_training_accuracy_that_all_reach():
+    """Each up to its first measurement of the least of their largest accuracies."""
+    slow = columns(sharpest_run(lr=0.1), train_accuracy=0.6 * np.arange(51) / 50)
+    fast = columns(sharpest_run(lr=0.2), train_accuracy=np.minimum(1, np.arange(51) / 25))
+    seen = []
+
+    def watch(runs):
+        seen.extend(runs)
+        return criteria.Measurement("watched", True)
+
+    found = readings.at_equal_accuracy(watch, [slow, fast])
+    assert found == criteria.Measurement("up to 60%: watched", True)
+    assert [run.config.lr for run in seen] == [0.1, 0.2]
+    assert [int(run.series["step"].max()) for run in seen] == [
+        int(slow.series["step"].iloc[50]),
+        int(fast.series["step"].iloc[15]),
+    ]
+    assert len(seen[1].arrays["top_values"]) == (
+        np.count_nonzero(fast.arrays["top_values.steps"] <= fast.series["step"].iloc[15])
+    )
+
+
+def test_only_the_runs_that_a_claim_is_about_set_the_accuracy():
+    mlps = seeds(
+        [
+            columns(run, train_accuracy=np.arange(51) / 50)
+            for lr in (0.01, 0.05, 0.1)
+            for run in [break_even_run(lr, batch_size=64, network="mlp_300_100")]
+        ]
+    )
+    other = columns(break_even_run(0.01, network="simple_cnn_be"), train_accuracy=0.1)
+    (reading,) = readings.READINGS["be03-k-mlp"]
+    assert reading.measure([*mlps, other]).value.startswith("up to 100%: ")

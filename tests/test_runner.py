@@ -1,14 +1,12 @@
 """A run from configuration to store: complete, resumed, diverged, refused."""
 
-import time
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from torch.nn import functional as F
 
-from ijrlib import datasets, machine, networks, runner, store, trajectory
+from ijrlib import datasets, networks, runner, store, training, trajectory
 from ijrlib.config import DECAY_AT, RunConfig
 
 TINY = RunConfig(
@@ -333,7 +331,7 @@ def test_no_field_of_a_configuration_is_ignored(tmp_path, fields):
 def test_a_run_in_bfloat16_says_how_much_slower_it_is(
     tmp_path, monkeypatch, recwarn, slowdown, warned
 ):
-    monkeypatch.setattr(machine, "bfloat16_slowdown", lambda: slowdown)
+    monkeypatch.setattr(training, "bfloat16_slowdown", lambda: slowdown)
     runner.run(SHORT, "cpu", tmp_path)
     assert not recwarn.list
     runner.run(SHORT.replace(autocast=True), "cpu", tmp_path)
@@ -341,15 +339,6 @@ def test_a_run_in_bfloat16_says_how_much_slower_it_is(
     for w in recwarn.list:
         assert '{"autocast": False}' in str(w.message)
         assert f"takes {slowdown:.0f} times as long" in str(w.message)
-
-
-def test_the_slowdown_is_the_time_in_bfloat16_over_that_in_float32(monkeypatch):
-    def convolution(x, weight):
-        assert x.dtype == weight.dtype
-        time.sleep({torch.bfloat16: 0.15, torch.float32: 0.05}[x.dtype])
-
-    monkeypatch.setattr(torch.nn.functional, "conv2d", convolution)
-    assert machine.bfloat16_slowdown() == pytest.approx(3, rel=0.1)
 
 
 def test_measures_see_the_probe_the_test_examples_and_the_learning_rate_of_the_step(

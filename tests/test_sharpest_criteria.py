@@ -46,7 +46,8 @@ def test_steps_are_too_long_only_from_the_first_one_that_is():
     early = sharpest_run()
     early.arrays["loss_changes"][:20] = -1.0
     assert d.too_long([early]).holds
-    assert "100% to 100% of the steps, from 40% to 40%" in d.too_long([early]).value
+    text = d.too_long([early]).value
+    assert "at 100% to 100% of the measurements" in text and "at 40% to 40% of the run" in text
     never = sharpest_run()
     never.arrays["loss_changes"][:] = -1.0
     with pytest.raises(NotMeasured, match="at no measured step"):

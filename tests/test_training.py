@@ -1,6 +1,7 @@
 """Gradient descent and SGD against their formulas."""
 
 import itertools
+import time
 
 import pytest
 import torch
@@ -256,3 +257,12 @@ def test_the_largest_seed_shuffles_too():
     order = batch_indices(10, 10, seed=MAX_SEED, step=3)
     assert sorted(order.tolist()) == list(range(10))
     assert not torch.equal(order, batch_indices(10, 10, seed=MAX_SEED, step=4))
+
+
+def test_the_slowdown_is_the_time_in_bfloat16_over_that_in_float32(monkeypatch):
+    def convolution(x, weight):
+        assert x.dtype == weight.dtype
+        time.sleep({torch.bfloat16: 0.15, torch.float32: 0.05}[x.dtype])
+
+    monkeypatch.setattr(torch.nn.functional, "conv2d", convolution)
+    assert training.bfloat16_slowdown() == pytest.approx(3, rel=0.1)
