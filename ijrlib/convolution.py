@@ -49,16 +49,18 @@ def _arguments(
     groups: int = 1,
 ) -> tuple[Tensor, Tensor, Tensor | None, _Geometry] | None:
     """Arguments for aten.convolution; None for what it does not take (an unbatched input, "same"
-    padding that is not symmetric)."""
+    padding that is not symmetric) and for what PyTorch refuses ("same" padding of strides)."""
 
     def each(value: Any) -> list[int]:
-        return [value] * dimensions if isinstance(value, int) else list(value)
+        return [int(value)] * dimensions if hasattr(value, "__index__") else list(value)
 
     if input.ndim != dimensions + 2:
         return None
     if padding == "valid":
         padding = 0
     elif padding == "same":
+        if any(step != 1 for step in each(stride)):
+            return None
         margins = [d * (k - 1) for d, k in zip(each(dilation), weight.shape[2:], strict=True)]
         if any(margin % 2 for margin in margins):
             return None

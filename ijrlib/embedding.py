@@ -33,7 +33,8 @@ def principal_coordinates(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     centred = gram - mean[:, None] - mean[None, :] + mean.mean()
     values, vectors = np.linalg.eigh(centred)
     values, vectors = values[::-1].clip(0), vectors[:, ::-1]
-    if values[0] == 0:
+    rounding = len(gram) * np.finfo(centred.dtype).eps * np.abs(gram).max()
+    if values[0] <= rounding:
         raise ValueError("gram: expected points that differ, got one point only")
     largest = vectors[np.abs(vectors).argmax(0), np.arange(len(gram))]
     return vectors * np.sign(largest) * np.sqrt(values), values / values.sum()

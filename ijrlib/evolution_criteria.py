@@ -166,8 +166,9 @@ def phase_2(runs: Sequence[Run]) -> Measurement:
     one, two, three = _slopes(run)
     steady = ratio.min() >= 1 / PLATEAU_FACTOR and ratio.max() <= PLATEAU_FACTOR
     return Measurement(
-        f"‖H‖ from {ratio.min():.2f} to {ratio.max():.2f} × 2/η in steps {start} to {stop}; slopes "
-        f"{_percent(one)}, {_percent(two)}, {_percent(three)}",
+        f"‖H‖ from {ratio.min():.2f} to {ratio.max():.2f} × 2/η in steps {level.index[0]} to "
+        f"{stop}; slopes before, in and after phase II, from step {start} on: {_percent(one)}, "
+        f"{_percent(two)}, {_percent(three)}",
         bool(steady and two < min(one, three)),
     )
 

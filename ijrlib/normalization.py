@@ -49,6 +49,8 @@ def _layer_norm(
     bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> Tensor:
+    if tuple(input.shape[-len(normalized_shape) :]) != tuple(normalized_shape):
+        return F.layer_norm(input, normalized_shape, weight, bias, eps)  # refuses it
     z = _standardized(input, list(range(-len(normalized_shape), 0)), eps)
     z = z if weight is None else z * weight
     return z if bias is None else z + bias
@@ -66,6 +68,7 @@ def _batch_norm(
 ) -> Tensor:
     if not training:
         return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+    F._verify_batch_size(input.shape)  # pyright: ignore
     z = _standardized(input, [axis for axis in range(input.ndim) if axis != 1], eps)
     return _by_channel(z, weight, bias)
 
@@ -84,6 +87,7 @@ def _instance_norm(
         return F.instance_norm(
             input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps
         )
+    F._verify_spatial_size(input.shape)  # pyright: ignore
     return _by_channel(_standardized(input, list(range(2, input.ndim)), eps), weight, bias)
 
 

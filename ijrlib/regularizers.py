@@ -19,6 +19,7 @@ normalization for example, are those of the pass at θ alone, as is the practice
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -143,9 +144,9 @@ def backward(
         ValueError: for ρ or μ out of range, logits of another shape than (n, C), and
             ``DistributedDataParallel`` with a static graph.
     """
-    if not rho > 0:
+    if not 0 < rho < math.inf:
         raise ValueError(f"rho: expected a positive length, got {rho}")
-    if not mu >= 0:
+    if not 0 <= mu < math.inf:
         raise ValueError(f"mu: expected at least 0, got {mu}")
     group = _process_group(model)
     # the second pass needs x as it is, should the model change it in place

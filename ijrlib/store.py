@@ -108,8 +108,13 @@ def save(run: Run, runs_dir: str | Path | None = None) -> Path:
         if target.exists():
             old = Path(tempfile.mkdtemp(prefix=".replaced-", dir=parent))
             os.replace(target, old / target.name)
-            os.replace(scratch, target)
-            shutil.rmtree(old)
+            try:
+                os.replace(scratch, target)
+            except BaseException:
+                os.replace(old / target.name, target)
+                raise
+            finally:
+                shutil.rmtree(old)
         else:
             os.replace(scratch, target)
     except BaseException:
@@ -162,7 +167,7 @@ def _description(folder: Path) -> tuple[RunConfig, dict[str, Any], dict[str, Any
         raise DamagedRun(f"{folder}: run.json is not readable ({error!r})") from None
     if version != FORMAT:
         raise DamagedRun(f"{folder}: expected format {FORMAT}, got {version!r}")
-    if config.name != folder.name:
+    if config.name != Path(os.path.abspath(folder)).name:
         raise DamagedRun(f"{folder}: its configuration belongs to a run named {config.name}")
     if not isinstance(sums, dict):
         raise DamagedRun(f"{folder}: expected SHA-256 by file, got {sums!r}")
@@ -218,6 +223,8 @@ def _check_columns(series: pd.DataFrame) -> None:
 
 
 def _check_arrays(arrays: Mapping[str, Any]) -> None:
+    if taken := sorted({"file", "allow_pickle"} & set(arrays)):  # arguments of numpy.savez
+        raise ValueError(f"arrays: expected other names, got {', '.join(taken)}")
     kinds = {name: np.asanyarray(array).dtype for name, array in arrays.items()}
     if words := [f"{name} ({kind})" for name, kind in kinds.items() if kind.kind not in "fiub"]:
         raise ValueError(f"expected numbers, got something else in {', '.join(words)}")

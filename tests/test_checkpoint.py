@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import pytest
@@ -289,3 +290,55 @@ def test_a_lock_that_a_killed_process_left_behind_names_its_new_holder_alone(tmp
     lock.write_text("process 1 on another machine\n")
     with one.alone():
         assert lock.read_text().count("process") == 1
+
+
+def test_sigterm_is_noted_and_an_error_brings_its_handler_back():
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(RuntimeError, match="of training"), room.termination() as asked:
+        assert not asked()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert asked()
+        raise RuntimeError("of training")
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_outside_the_main_thread_signals_stay_as_they_are():
+    found = []
+
+    def run():
+        with room.termination() as asked:
+            found.append((asked(), signal.getsignal(signal.SIGTERM)))
+
+    before = signal.getsignal(signal.SIGTERM)
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(SECONDS)
+    assert found == [(False, before)]
+
+
+def test_a_full_disk_leaves_both_checkpoints_as_they_were(tmp_path, monkeypatch):
+    saved = Checkpoint(tmp_path, TINY)
+    with saved.alone():
+        for step in (1, 2):
+            saved.save(step=step)
+        before = {path.name: path.read_bytes() for path in saved.path.parent.glob("*.pt")}
+
+        def full(descriptor):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(room.os, "fsync", full)
+        with pytest.warns(UserWarning, match="no checkpoint could be written"):
+            saved.save(step=3)
+    assert {path.name: path.read_bytes() for path in saved.path.parent.iterdir()} == before
+    assert len(before) == 2
+    state = saved.load()
+    assert state is not None and state["step"] == 2
+
+
+def test_a_run_that_fails_gives_its_lock_back(tmp_path):
+    one = Checkpoint(tmp_path, TINY)
+    with pytest.raises(RuntimeError, match="of training"), one.alone():
+        raise RuntimeError("of training")
+    assert list(one.path.parent.iterdir()) == []
+    with one.alone():
+        pass

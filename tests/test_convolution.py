@@ -1,5 +1,6 @@
 """The double backward of convolutions against PyTorch's own, in float64."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -104,3 +105,51 @@ def test_weights_that_are_frozen_get_no_derivative():
     assert slope.shape == (3,)
     (second,) = torch.autograd.grad(slope.sum(), [bias])
     torch.testing.assert_close(second, -z.detach().sin().sum((0, 2, 3)))
+
+
+@pytest.mark.parametrize("trained", [{0}, {1}, {2}, {0, 1}, {0, 2}, {1, 2}], ids=str)
+def test_input_weight_and_bias_may_each_be_fixed(trained):
+    torch.manual_seed(0)
+    shapes = [(3, 2, 6, 6), (4, 2, 3, 3), (4,)]
+    inputs = [
+        torch.randn(s, dtype=torch.float64, requires_grad=k in trained)
+        for k, s in enumerate(shapes)
+    ]
+    asked = [inputs[k] for k in sorted(trained)]
+    direction = [torch.randn_like(t) for t in asked]
+
+    def function(*tensors: Tensor) -> Tensor:
+        given = dict(zip(sorted(trained), tensors, strict=True))
+        return F.conv2d(*(given.get(k, t) for k, t in enumerate(inputs)))
+
+    expected = second_derivatives(function, asked, direction)
+    with fast_double_backward():
+        ours = second_derivatives(function, asked, direction)
+    for a, b in zip(ours, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+def test_same_padding_of_a_kernel_that_is_no_square_is_that_of_pytorch():
+    torch.manual_seed(0)
+    x = torch.randn(2, 2, 7, 8, dtype=torch.float64)
+    weight = torch.randn(3, 2, 3, 5, dtype=torch.float64, requires_grad=True)
+    geometry = {"padding": "same", "dilation": (1, 2)}  # margins of 1 and 4
+    with fast_double_backward():
+        found = F.conv2d(x, weight, **geometry)
+    assert type(found.grad_fn).__name__ == "_ConvolutionBackward"
+    torch.testing.assert_close(found, F.conv2d(x, weight, **geometry), rtol=1e-12, atol=1e-12)
+
+
+def test_sizes_that_numpy_has_computed_are_taken():
+    weight = torch.randn(3, 2, 3, 3, requires_grad=True)
+    x, one, two = torch.randn(1, 2, 5, 5), np.int64(1), np.int64(2)
+    with fast_double_backward():
+        found = F.conv2d(x, weight, None, two, (one, two), one)
+    assert type(found.grad_fn).__name__ == "_ConvolutionBackward"
+    torch.testing.assert_close(found, F.conv2d(x, weight, None, 2, (1, 2), 1))
+
+
+def test_what_pytorch_refuses_is_refused():
+    x, weight = torch.randn(1, 2, 5, 5), torch.randn(3, 2, 3, 3)
+    with pytest.raises(RuntimeError, match="not supported for strided"), fast_double_backward():
+        F.conv2d(x, weight, stride=2, padding="same")

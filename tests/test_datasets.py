@@ -238,6 +238,26 @@ def test_pairs_are_squeezed_into_the_networks_input():
     assert "pairs" in pairs.source["note"] and "resized from 8x16 to 32x32" in pairs.source["note"]
 
 
+def test_pairs_are_squeezed_to_half_their_width_by_weighted_means_of_neighbours(folder):
+    """Triangles of twice the width: 1, 3, 3 and 1 eighths, at the border what is left of them."""
+    write_mnist(folder)
+    wide = datasets.load("mnist", 10, (1, 28, 56), 100, SEED).x.double()
+    found = datasets.load("mnist", 10, (1, 28, 28), 100, SEED).x
+    left, right = F.pad(wide, (1, 0))[..., :-1:2], F.pad(wide, (0, 1))[..., 2::2]
+    expected = left + 3 * wide[..., ::2] + 3 * wide[..., 1::2] + right
+    weights = torch.full((28,), 8.0, dtype=torch.float64)
+    weights[[0, -1]] = 7
+    assert found.shape == (10, 1, 28, 28)
+    assert same_up_to_rounding(found, expected / weights)
+
+
+def test_a_repeated_channel_is_a_copy_that_may_be_changed_alone():
+    x = datasets.load("digits", 5, (3, 8, 8), 10, SEED).x
+    expected = x[:, 1].clone()
+    x[:, 0].zero_()
+    assert torch.equal(x[:, 1], expected) and torch.equal(x[:, 2], expected)
+
+
 # --- subsets -------------------------------------------------------------------------------------
 
 
@@ -388,6 +408,22 @@ def test_the_empty_folder_of_a_failed_download_does_not_hide_the_other_layout(fo
     pixels = images(10, 28, 28)
     write_parquet(folder / "mnist" / "train.parquet", pixels, range(10), "image", format="PNG")
     assert len(datasets.load("mnist", 10, (1, 28, 28), 10, SEED).x) == 10
+
+
+def test_torchvisions_layout_comes_before_the_other_one(folder):
+    pixels, _ = write_mnist(folder, train=10)["train"]
+    other = images(10, 28, 28, seed=1)
+    write_parquet(folder / "mnist" / "train.parquet", other, range(10), "image", format="PNG")
+    loaded = datasets.load("mnist", 10, (1, 28, 28), 10, SEED)
+    assert loaded.source["source"].startswith("MNIST/raw/")
+    assert same_up_to_rounding(by_label(loaded), standardized(pixels[..., None], pixels[..., None]))
+
+
+def test_what_is_there_in_the_other_layout_is_not_downloaded(folder, offline):
+    pixels = images(10, 28, 28)
+    write_parquet(folder / "mnist" / "train.parquet", pixels, range(10), "image", format="PNG")
+    loaded = datasets.load("mnist", 10, (1, 28, 28), 10, SEED, download=True)
+    assert loaded.source["source"] == "mnist/train.parquet"
 
 
 # --- bad input -----------------------------------------------------------------------------------
@@ -558,3 +594,16 @@ def test_inputs_in_the_unit_interval_are_the_bytes_over_the_largest():
     slope = standard.x.std() / unit.x.std()
     np.testing.assert_allclose(standard.x - standard.x.min(), slope * unit.x, atol=1e-5)
     assert "largest value" in unit.source["note"] and "standardized" in standard.source["note"]
+
+
+def test_the_unit_interval_is_that_of_the_whole_training_split(folder):
+    dark, bright = images(10, 28, 28) // 2, images(10, 28, 28, seed=1)
+    dark[9, 0, 0] = 200
+    for split, pixels in (("train", dark), ("test", bright)):
+        path = folder / "mnist" / f"{split}.parquet"
+        write_parquet(path, pixels, range(10), "image", format="PNG")
+    for split, pixels in (("train", dark), ("test", bright)):
+        for examples in range(1, 11):
+            loaded = datasets.load("mnist", examples, (1, 28, 28), 10, SEED, split, inputs="unit")
+            expected = torch.from_numpy(pixels[loaded.y.numpy()]) / 200
+            assert same_up_to_rounding(loaded.x[:, 0], expected)

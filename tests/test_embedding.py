@@ -51,6 +51,10 @@ def test_principal_coordinates_do_not_depend_on_the_origin_of_the_gram_matrix():
 def test_points_that_agree_have_no_coordinates():
     with pytest.raises(ValueError, match="points that differ"):
         embedding.principal_coordinates(np.zeros((4, 4)))
+    point = np.random.default_rng(3).standard_normal(200)
+    x = np.repeat(point[None], 7, axis=0)
+    with pytest.raises(ValueError, match="points that differ"):
+        embedding.principal_coordinates(x @ x.T)
 
 
 def test_step_cosines_are_those_of_consecutive_steps():
@@ -83,6 +87,33 @@ def test_a_step_of_zero_has_no_cosine():
     undefined = np.isnan(embedding.step_cosines(gram(x)))
     assert list(np.flatnonzero(undefined)) == [2, 3]
     assert list(np.flatnonzero(np.isnan(embedding.direction_cosines(gram(x), ahead=3)))) == [3]
+
+
+def test_rounding_of_points_that_agree_makes_no_path_and_no_cosine():
+    gram = np.full((4, 4), 1 + 2.0**-52)
+    np.fill_diagonal(gram, 1)  # squared distances of -2^-51
+    with np.errstate(all="raise"):
+        assert (embedding.path_length(gram) == 0).all()
+        assert (embedding.displacement(gram) == 0).all()
+        assert np.isnan(embedding.step_cosines(gram)).all()
+        assert np.isnan(embedding.direction_cosines(gram, ahead=1)).all()
+
+
+def test_points_on_a_line_have_one_coordinate():
+    position = np.random.default_rng(0).standard_normal(20)
+    with np.errstate(all="raise"):
+        coordinates, shares = embedding.principal_coordinates(np.outer(position, position))
+    position -= position.mean()
+    position *= np.sign(position[np.abs(position).argmax()])
+    np.testing.assert_allclose(coordinates[:, 0], position, atol=1e-12)
+    np.testing.assert_allclose(coordinates[:, 1:], 0, atol=1e-7)
+    np.testing.assert_allclose(shares, [1] + [0] * 19, atol=1e-13)
+    assert shares.min() >= 0
+
+
+def test_a_single_point_has_gone_nowhere():
+    assert embedding.path_length(np.eye(1)).tolist() == [0]
+    assert embedding.displacement(np.eye(1)).tolist() == [0]
 
 
 def test_path_length_and_displacement_are_those_of_the_path():

@@ -1,5 +1,6 @@
 """Runs and chapters as jobs, and the Snakefile as a user meets it."""
 
+import math
 import os
 import re
 import subprocess
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ijrlib import experiments, jobs, store
+from ijrlib import costs, experiments, jobs, store
 
 ROOT = Path(__file__).resolve().parents[1]
 SNAKEMAKE = ROOT / ".venv-workflow" / "bin" / "snakemake"
@@ -35,6 +36,7 @@ def test_each_run_is_one_job_in_the_family_of_its_configuration(scale):
     for family, names in families.items():
         assert re.fullmatch(r"\w+", family)
         assert len({runs[name].replace(seed=0) for name in names}) == 1
+    assert len(families) == len({config.replace(seed=0) for config in runs.values()})
 
 
 def test_chapters_are_the_notebooks_of_the_book_with_their_figures():
@@ -45,6 +47,15 @@ def test_chapters_are_the_notebooks_of_the_book_with_their_figures():
     assert "run" not in chapters and "notation" not in chapters
     (run,) = jobs.runs_of("implicit/fig03_sharpness_jacobian", "paper")
     assert run == experiments.configs("fig03", "paper")[0].name
+    toc = (ROOT / "_toc.yml").read_text().split()
+    places = [toc.index(f"chapters/{page}") for page in chapters]
+    assert places == sorted(places)
+
+
+def test_the_chapters_ask_for_every_run_of_a_scale_and_for_no_other():
+    asked = {name for page in jobs.chapters() for name in jobs.runs_of(page, "smoke")}
+    assert asked == set(jobs.runs("smoke"))
+    assert jobs.runs_of("scoreboard", "smoke") == []
 
 
 def test_resources_grow_with_the_run_and_with_the_attempt():
@@ -57,6 +68,30 @@ def test_resources_grow_with_the_run_and_with_the_attempt():
     assert jobs.minutes(large, 0) > jobs.minutes(large, 1)
 
 
+def test_resources_are_three_times_the_estimate_of_time_and_all_of_the_memory():
+    small, large = (
+        experiments.configs(figure, scale)[0]
+        for figure, scale in (("fig21", "smoke"), ("fig16", "paper"))
+    )
+    assert [jobs.minutes(small, 1, attempt) for attempt in (1, 2, 3)] == [20, 40, 60]
+    minutes = 60 * costs.gpu_hours(large)
+    assert minutes > 20, "otherwise the next line says little"
+    assert jobs.minutes(large, 1) == math.ceil(3 * minutes)
+    assert jobs.minutes(large, 0) == math.ceil(3 * costs.cpu_seconds(large) / 60)
+    for config in (small, large):
+        spare = 10**6 * jobs.megabytes(config) - costs.memory_bytes(config)
+        assert 0 <= spare < 10**6
+
+
+def test_settings_that_would_execute_the_book_again_are_refused(tmp_path, monkeypatch):
+    (tmp_path / "book").mkdir()
+    (tmp_path / "_config.yml").write_text("execute:\n  execute_notebooks: force\n")
+    monkeypatch.setenv("IJR_ROOT", str(tmp_path))
+    with pytest.raises(ValueError, match=r"_config.yml: expected the line 'execute_notebooks"):
+        jobs.assemble(tmp_path / "book")
+    assert not (tmp_path / "book" / "_config.yml").exists()
+
+
 def test_a_page_that_is_assembled_is_built_without_executing(tmp_path):
     jobs.assemble(tmp_path)
     assert 'execute_notebooks: "off"' in (tmp_path / "_config.yml").read_text()
@@ -65,6 +100,8 @@ def test_a_page_that_is_assembled_is_built_without_executing(tmp_path):
     for page in pages:
         assert (tmp_path / page.relative_to(ROOT)).read_text() == page.read_text()
     assert (tmp_path / "_toc.yml").read_text() == (ROOT / "_toc.yml").read_text()
+    for name in ("_ext", "_static", "references.bib"):
+        assert (tmp_path / name).samefile(ROOT / name)
     jobs.assemble(tmp_path)
 
 

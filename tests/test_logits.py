@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from oracles import exact_eigenvalues, exact_impurity, random_probabilities, ulps
 
-from ijrlib import logits
+from ijrlib import logits, secular_equation
 
 ULPS = 4  # the goal for the impurity, in units in the last place
 BOTH = pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -127,6 +127,35 @@ def test_impurity_is_the_top_eigenvalue_of_the_dense_matrix():
     dense = np.linalg.eigvalsh(logits.logit_hessian(p))[:, -1]
     # LAPACK's error is of the order of C units of rounding of the norm, which is at most 1/2
     np.testing.assert_allclose(logits.impurity(p), dense, atol=10 * 2.0**-52, rtol=0)
+
+
+@pytest.mark.parametrize(("classes", "rows"), [(10, 13_200), (100, 1_400)])
+def test_more_rows_than_are_taken_at_a_time_are_each_right(classes, rows):
+    p = softmax(np.random.default_rng(0).standard_normal((rows, classes)))
+    assert rows * classes > 2 * secular_equation.BLOCK
+    found = logits.impurity(p)
+    for sign in (-1, 1):  # Σ p_j/(p_j − λ) increases between p_(2) and p_(1)
+        lam = found * (1 + sign * 1e-12)
+        assert (sign * (p / (p - lam[:, None])).sum(1) > 0).all()
+
+
+@pytest.mark.parametrize("exponent", [-1, -3, -7, -12, -16])
+def test_the_distance_of_the_impurity_from_the_largest_entry_is_as_accurate_as_itself(exponent):
+    p = np.array([0.4, 0.4 * (1 - 10.0**exponent), 0.15, 0.05])
+    root, distance = secular_equation.top_root(p)
+    exact = exact_impurity(p, digits=60)
+    with mpmath.workdps(60):
+        assert ulps(root, exact) <= ULPS
+        assert ulps(distance, mpmath.mpf(float(p[0])) - exact) <= 2 * ULPS
+
+
+@pytest.mark.parametrize(("top", "others"), [(0.5, 2), (0.02, 60), (0.001, 9999)])
+def test_the_distance_from_the_largest_of_many_classes_has_a_closed_form(top, others):
+    # p = (t, s, …, s) with n times s: t − λ = t(t − s)/(t + ns), a thousandth of t − s at last
+    p = np.array([top, *[(1 - top) / others] * others])
+    _, distance = secular_equation.top_root(p)
+    t, s = mpmath.mpf(float(p[0])), mpmath.mpf(float(p[1]))
+    assert ulps(distance, t * (t - s) / (t + others * s)) <= 2 * ULPS
 
 
 @pytest.mark.parametrize("classes", [10, 100])

@@ -141,6 +141,13 @@ def test_arguments_may_come_by_name():
     torch.testing.assert_close(found, nn.functional.batch_norm(x, None, None, training=True))
 
 
+def test_a_margin_in_the_variance_that_is_not_given_is_pytorchs():
+    x = 1e-3 * point((3, 4, 5))[0]
+    with plain_normalization():
+        found = torch.layer_norm(x, [5])
+    torch.testing.assert_close(found, torch.layer_norm(x, [5]), rtol=1e-12, atol=1e-12)
+
+
 def test_running_statistics_stay_as_they_are():
     layer = nn.BatchNorm1d(4)
     with plain_normalization():
@@ -205,3 +212,19 @@ def test_matrices_of_a_model_with_normalized_weights_are_those_of_the_formula(ki
         torch.testing.assert_close(dense.matrix(op), newton, **tight)
     along = operators.curvatures_along(model, operators.cross_entropy, (x, y), v)
     torch.testing.assert_close(along.mean(), v @ hessian @ v, **tight)
+
+
+@pytest.mark.parametrize(
+    ("function", "shape", "error"),
+    [
+        (lambda x: nn.functional.batch_norm(x, None, None, training=True), (1, 4), ValueError),
+        (nn.functional.instance_norm, (2, 4, 1), ValueError),
+        (lambda x: nn.functional.layer_norm(x, [3]), (2, 4), RuntimeError),
+    ],
+)
+def test_what_pytorch_refuses_is_refused(function, shape, error):
+    with pytest.raises(error) as expected:
+        function(torch.ones(shape))
+    with plain_normalization(), pytest.raises(error) as found:
+        function(torch.ones(shape))
+    assert str(found.value) == str(expected.value)

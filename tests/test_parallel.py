@@ -240,8 +240,22 @@ def test_by_itself_a_process_has_all_chunks_and_sums_nothing():
     parts = {1: torch.tensor([2.0]), 0: torch.tensor([0.0, 1.0])}
     assert parallel.gathered(parts, [2, 1], ones).tolist() == [0, 1, 2]
     assert parallel.any_of(True, torch.device("cpu"))
+    assert not parallel.any_of(False, torch.device("cpu"))
     parallel.wait()
     assert parallel.join(torch.device("cpu")) == torch.device("cpu")
+
+
+def test_of_several_processes_each_has_its_chunks_and_none_two(monkeypatch):
+    monkeypatch.setattr(parallel, "processes", lambda: 4)
+    # 6 examples: at most 2 a process, in three chunks
+    assert [parallel.share(n, 30) for n in (0, 1, 4, 6, 8, 1000)] == [1, 1, 1, 2, 2, 30]
+    for count in (0, 3, 4, 11):
+        found = []
+        for rank in range(4):
+            monkeypatch.setattr(parallel, "rank", lambda rank=rank: rank)
+            found.append(list(parallel.mine(count)))
+        assert sorted(i for chunks in found for i in chunks) == list(range(count))
+        assert max(map(len, found)) == -(-count // 4)
 
 
 @pytest.mark.parametrize(("size", "expected"), [("1", False), ("2", True)])

@@ -413,6 +413,21 @@ def test_examples_that_influence_each_other_before_any_layer_are_refused(model, 
         assert not given.requires_grad
 
 
+class WithoutMean(nn.Module):
+    """Logits that sum to zero."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        return z - z.mean(1, keepdim=True)
+
+
+@pytest.mark.parametrize("affine", [False, True])
+def test_an_influence_that_cancels_in_the_sum_of_the_logits_is_refused_too(affine):
+    layer = nn.BatchNorm1d(3, affine=affine)
+    model = nn.Sequential(normalized_first(layer), WithoutMean())
+    with pytest.raises(ValueError, match="influence each other"):
+        jacobian_grams(model, inputs(4, 3, 4))
+
+
 def test_words_that_are_normalized_together_are_refused():
     words = torch.tensor([[1, 2, 2], [6, 0, 1], [3, 3, 4]])
     model = normalized_first(nn.Sequential(nn.Embedding(7, 4), nn.BatchNorm1d(3)))

@@ -69,6 +69,21 @@ def test_u_is_uniform_on_the_unit_sphere():
         assert ((values.mean(0) - expected).abs() <= 4 * error + 1e-15).all()
 
 
+def test_u_is_a_new_one_each_time_and_of_the_global_generator_where_none_is_given():
+    generator = torch.Generator().manual_seed(7)
+    expected = [regularizers.unit_vector(4, generator) for _ in range(2)]
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        found = [regularizers.unit_vector(4) for _ in range(2)]
+    assert not torch.equal(*found)
+    assert all(map(torch.equal, found, expected))
+
+
+def test_no_direction_of_no_classes():
+    with pytest.raises(ValueError, match="classes: expected at least 1, got 0"):
+        regularizers.unit_vector(0)
+
+
 @KINDS
 def test_the_penalty_is_the_squared_norm_of_the_mean_jacobian_along_u(kind):
     model = dense.network(kind)
@@ -77,6 +92,27 @@ def test_the_penalty_is_the_squared_norm_of_the_mean_jacobian_along_u(kind):
     generator = torch.Generator().manual_seed(3)
     found = regularizers.jacobian_penalty(model(x), model.parameters(), generator)
     torch.testing.assert_close(found, expected, **TIGHT)
+
+
+def test_the_penalty_is_that_of_the_trainable_parameters_whether_the_logits_need_them_or_not():
+    model = dense.network("fully connected, tanh")
+    model[1].weight.requires_grad_(False)
+    model.unused = nn.Parameter(torch.ones(2, dtype=torch.float64))
+    x, _ = dense.examples(7)
+    expected = (mean_jacobian(model, x) @ unit(3)).square().sum()
+    generator = torch.Generator().manual_seed(3)
+    found = regularizers.jacobian_penalty(model(x), model.parameters(), generator)
+    torch.testing.assert_close(found, expected, **TIGHT)
+
+
+def test_the_penalty_has_the_type_of_the_logits():
+    model = dense.network("fully connected, tanh")
+    x, _ = dense.examples(7)
+    expected = (mean_jacobian(model, x) @ unit(3)).square().sum()
+    generator = torch.Generator().manual_seed(3)
+    found = regularizers.jacobian_penalty(model.float()(x.float()), model.parameters(), generator)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=0)
 
 
 def test_classes_times_the_penalty_estimates_the_frobenius_norm_without_bias():
@@ -145,6 +181,7 @@ def test_v1_and_v2_are_the_gradient_at_the_shifted_parameters(kind, chunk, mu):
         model, cross_entropy, x, y, unit(), rho=0.5, mu=mu, chunk=chunk
     )
     torch.testing.assert_close(flat(found.gradient), expected, **TIGHT)
+    torch.testing.assert_close(found.logits, model(x).detach())
     assert found.loss == pytest.approx(cross_entropy(model(x), y).item(), rel=1e-13)
 
 
@@ -156,6 +193,8 @@ def test_sam_is_the_gradient_at_the_parameters_shifted_along_the_gradient(kind, 
     theta = perturbed(model, dense.gradient(model, "cross_entropy", x, y), 0.5)
     found = regularizers.sam(model, cross_entropy, x, y, rho=0.5, chunk=chunk)
     torch.testing.assert_close(flat(found.gradient), gradient_at(model, theta, x, y), **TIGHT)
+    torch.testing.assert_close(found.logits, model(x).detach())
+    assert found.loss == pytest.approx(cross_entropy(model(x), y).item(), rel=1e-13)
 
 
 def test_where_the_mean_jacobian_vanishes_v1_is_the_gradient():
@@ -211,16 +250,23 @@ def test_on_average_over_u_the_middle_term_vanishes_and_the_last_is_at_most_eq_4
 # -- leaving the model alone -----------------------------------------------------------------------
 
 DIRECTIONS = {
-    "ejr": lambda model, loss, x, y, chunk: regularizers.ejr(
-        model, loss, x, y, unit(), weight=0.3, chunk=chunk
+    "ejr": lambda model, loss, x, y, chunk, **how: regularizers.ejr(
+        model, loss, x, y, unit(), weight=0.3, chunk=chunk, **how
     ),
-    "v2": lambda model, loss, x, y, chunk: regularizers.ejr_two_steps(
-        model, loss, x, y, unit(), rho=0.5, mu=0.1, chunk=chunk
+    "v2": lambda model, loss, x, y, chunk, **how: regularizers.ejr_two_steps(
+        model, loss, x, y, unit(), rho=0.5, mu=0.1, chunk=chunk, **how
     ),
-    "sam": lambda model, loss, x, y, chunk: regularizers.sam(
-        model, loss, x, y, rho=0.5, chunk=chunk
+    "sam": lambda model, loss, x, y, chunk, **how: regularizers.sam(
+        model, loss, x, y, rho=0.5, chunk=chunk, **how
     ),
 }
+
+
+def evaluate(name, model, x, y, chunk, **how):
+    """One of DIRECTIONS, or the plain one."""
+    if name == "plain":
+        return regularizers.plain(model, cross_entropy, x, y, chunk=chunk, **how)
+    return DIRECTIONS[name](model, cross_entropy, x, y, chunk, **how)
 
 
 @pytest.mark.parametrize("name", DIRECTIONS)
@@ -236,6 +282,40 @@ def test_parameters_stay_and_running_statistics_move_as_in_one_pass(name, chunk)
     for (key, found), expected in zip(model.named_buffers(), once.buffers(), strict=True):
         torch.testing.assert_close(found, expected, msg=key)
     assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", ["plain", *DIRECTIONS])
+@CHUNKS
+def test_a_batch_stays_as_it_was_though_the_model_changes_its_input_in_place(name, chunk):
+    x, y = dense.examples(7)
+    given, model = x.clone(), dense.network("fully connected, tanh")
+    found = evaluate(name, dense.DoubledInPlace(model), x, y, chunk)
+    assert torch.equal(x, given)
+    expected = evaluate(name, model, 2 * x, y, chunk)
+    torch.testing.assert_close(flat(found.gradient), flat(expected.gradient), **TIGHT)
+
+
+@pytest.mark.parametrize("name", ["plain", *DIRECTIONS])
+@CHUNKS
+def test_with_autocast_every_pass_is_in_bfloat16_and_what_comes_out_is_not(name, chunk):
+    model = dense.network("fully connected, tanh").float()
+    x, y = dense.examples(7)
+    seen = []
+    model[-1].register_forward_hook(lambda module, inputs, z: seen.append(z.dtype))
+    found = evaluate(name, model, x.float(), y, chunk, autocast=True)
+    assert set(seen) == {torch.bfloat16}
+    assert {t.dtype for t in (found.logits, *found.gradient)} == {torch.float32}
+
+
+@pytest.mark.parametrize("name", ["plain", *DIRECTIONS])
+def test_directions_are_found_where_gradients_are_off(name):
+    model = dense.network("fully connected, tanh")
+    x, y = dense.examples(7)
+    expected = evaluate(name, model, x, y, 3)
+    with torch.no_grad():
+        found = evaluate(name, model, x, y, 3)
+        assert not torch.is_grad_enabled()
+    assert all(map(torch.equal, found.gradient, expected.gradient))
 
 
 @pytest.mark.parametrize("name", ["v2", "sam"])
@@ -290,6 +370,27 @@ def test_backward_is_right_for_a_model_that_changes_its_input_in_place(mu):
         regularizers.backward(model, cross_entropy, batch, y, rho=0.5, mu=mu, generator=generator)
     found, expected = (flat(p.grad for p in model.parameters()) for model in (doubling, plain))
     torch.testing.assert_close(found, expected, **TIGHT)
+
+
+class Named(nn.Module):
+    """z of an entry of its input."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch):
+        return self.model(batch["x"])
+
+
+def test_backward_takes_a_batch_that_is_no_tensor():
+    x, y = dense.examples(7)
+    plain, named = dense.network("linear"), Named(dense.network("linear"))
+    for model, batch in ((plain, x), (named, {"x": x})):
+        generator = torch.Generator().manual_seed(5)
+        regularizers.backward(model, cross_entropy, batch, y, rho=0.5, generator=generator)
+    found, expected = (flat(p.grad for p in model.parameters()) for model in (named, plain))
+    assert torch.equal(found, expected)
 
 
 class Averaging(nn.Module):
@@ -422,6 +523,9 @@ def test_under_autocast_v1_is_at_the_shifted_parameters_and_a_later_pass_at_thet
         ({"rho": 0.0}, "rho: expected a positive length, got 0.0"),
         ({"rho": float("nan")}, "rho: expected a positive length, got nan"),
         ({"rho": 1.0, "mu": -0.1}, "mu: expected at least 0, got -0.1"),
+        ({"rho": float("inf")}, "rho: expected a positive length, got inf"),
+        ({"rho": 1.0, "mu": float("nan")}, "mu: expected at least 0, got nan"),
+        ({"rho": 1.0, "mu": float("inf")}, "mu: expected at least 0, got inf"),
     ],
 )
 def test_backward_refuses_lengths_out_of_range(arguments, message):
@@ -435,6 +539,8 @@ def test_the_penalty_refuses_what_it_cannot_differentiate():
     x, _ = dense.examples(3)
     with pytest.raises(ValueError, match=r"\(examples, classes\), got \(3,\)"):
         regularizers.jacobian_penalty(model(x)[:, 0], model.parameters())
+    with pytest.raises(ValueError, match=r"\(examples, classes\), got \(0, 3\)"):
+        regularizers.jacobian_penalty(model(x[:0]), model.parameters())
     with torch.no_grad(), pytest.raises(ValueError, match="their graph, got some without"):
         regularizers.jacobian_penalty(model(x), model.parameters())
     with pytest.raises(ValueError, match="expected trainable parameters, got none"):

@@ -111,3 +111,22 @@ def test_a_run_that_goes_on_from_its_memory_has_the_same_directions(problem):
             p.mul_(1.1)
     first = direction(model, x, y, (x, y), memory, step=3, **fields)
     assert torch.equal(direction(model, x, y, (x, y), kept, step=3, **fields), first)
+
+
+def test_directions_of_a_later_step_are_found_anew(problem):
+    model, x, y = problem
+    memory = {}
+    where = {"memory": memory, "chunk": 4}
+    later = sharpest_directions.followed(model, cross_entropy, (x, y), K, step=9, **where)
+    found = sharpest_directions.followed(model, cross_entropy, (x, y), K, step=3, **where)
+    assert found is not later and memory["sharpest_step"] == 3
+
+
+def test_more_directions_than_parameters_are_refused_and_nothing_is_kept(problem):
+    model, x, y = problem
+    m, memory = len(dense.parameters(model)), {}
+    with pytest.raises(ValueError, match=str(m)):
+        sharpest_directions.followed(
+            model, cross_entropy, (x, y), m + 1, step=0, memory=memory, chunk=4
+        )
+    assert not memory

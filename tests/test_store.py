@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import struct
 import zipfile
 from pathlib import Path
@@ -347,3 +348,91 @@ def test_find_is_stopped_by_damage_of_a_matching_run_or_of_any_description(run, 
     cut_json(folder)
     with pytest.raises(store.DamagedRun, match=r"run.json is not readable"):
         store.find(tmp_path, seed=3)
+
+
+def test_find_sorts_by_name_and_passes_over_what_a_killed_process_left(run, tmp_path):
+    configs = [CONFIG.replace(lr=lr) for lr in (0.3, 0.2, 0.5, 0.4, 0.1)]
+    for config in configs:
+        folder = store.save(store.Run(config, run.series), tmp_path)
+    shutil.copytree(folder, tmp_path / ".writing-abc")
+    found = [r.path.name for r in store.find(tmp_path)]
+    assert found == sorted(config.name for config in configs)
+
+
+def test_a_stored_run_can_be_read_by_others(run, tmp_path):
+    assert store.save(run, tmp_path).stat().st_mode & 0o777 == 0o755
+
+
+def test_rows_that_were_chosen_from_a_table_come_back_without_its_index(run, tmp_path):
+    chosen = run.series[run.series["step"] > 0]
+    store.save(store.Run(CONFIG, chosen), tmp_path)
+    back = store.load(CONFIG, tmp_path).series
+    pd.testing.assert_frame_equal(back, chosen.reset_index(drop=True))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.float32])
+def test_columns_of_every_type_come_back_as_they_are(run, tmp_path, dtype):
+    series = run.series.assign(count=np.array([1, 2, 3], dtype))
+    store.save(store.Run(CONFIG, series), tmp_path)
+    pd.testing.assert_frame_equal(store.load(CONFIG, tmp_path).series, series)
+
+
+def test_the_root_of_an_installed_package_is_the_checkout_around_the_working_directory(
+    tmp_path, monkeypatch
+):
+    monkeypatch.delenv("IJR_ROOT", raising=False)
+    (tmp_path / "checkout" / "chapters").mkdir(parents=True)
+    (tmp_path / "checkout" / "_toc.yml").touch()
+    monkeypatch.chdir(tmp_path / "checkout" / "chapters")
+    assert store.root() == Path(store.__file__).parents[1]  # its own checkout comes first
+    monkeypatch.setattr(store, "__file__", str(tmp_path / "site-packages" / "ijrlib" / "store.py"))
+    assert store.root() == tmp_path / "checkout"
+    monkeypatch.chdir(tmp_path)
+    assert store.root() == tmp_path
+
+
+def test_a_run_is_named_by_its_folder_from_anywhere_or_by_the_beginning_of_its_name(
+    run, tmp_path, monkeypatch
+):
+    folder = store.save(run, tmp_path)
+    store.save(store.Run(CONFIG.replace(lr=0.2), run.series), tmp_path)
+    monkeypatch.chdir(folder)
+    for name in (".", Path("."), folder, CONFIG.name[:-3]):
+        assert store.named(name, tmp_path).config == CONFIG
+    with pytest.raises(ValueError, match=r"of digits-40\S+, digits-40\S+$"):
+        store.named("digits-40", tmp_path)
+    for name in ("digits-4?", "*", CONFIG.name[1:]):
+        with pytest.raises(store.MissingRun, match="none below"):
+            store.named(name, tmp_path)
+    with pytest.raises(ValueError, match="got ''"):
+        store.named("", tmp_path)
+
+
+def test_a_run_is_loaded_from_within_its_folder(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(store.save(run, tmp_path))
+    assert store.load(".").config == CONFIG
+
+
+def test_a_run_that_cannot_be_put_in_its_place_leaves_the_old_one_there(run, tmp_path, monkeypatch):
+    store.save(run, tmp_path)
+    replace, moved = os.replace, []
+
+    def failing(one, other):
+        moved.append(other)
+        if len(moved) == 2:
+            raise OSError(5, "Input/output error")
+        replace(one, other)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.os, "replace", failing)
+        with pytest.raises(OSError, match="Input/output"):
+            store.save(store.Run(CONFIG, run.series, {}, {"status": "newer"}), tmp_path)
+    assert os.listdir(tmp_path) == [CONFIG.name]
+    assert store.load(CONFIG, tmp_path).provenance == run.provenance
+
+
+@pytest.mark.parametrize("name", ["file", "allow_pickle"])
+def test_names_that_numpy_takes_for_arguments_are_refused(run, tmp_path, name):
+    with pytest.raises(ValueError, match=f"expected other names, got {name}"):
+        store.save(store.Run(CONFIG, run.series, {name: np.ones(3)}), tmp_path)
+    assert list(tmp_path.iterdir()) == []

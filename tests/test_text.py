@@ -1,6 +1,7 @@
 """Reviews as words, words as numbers, data sets made of them.  No real data is needed."""
 
 import doctest
+import hashlib
 
 import numpy as np
 import pyarrow as pa
@@ -80,6 +81,19 @@ def test_the_invented_reviews_are_the_same_every_time_and_can_be_told_apart():
     assert 0.8 < (guesses == np.array(labels)).mean() < 1
 
 
+@pytest.mark.parametrize(
+    ("split", "sum_"),
+    [
+        ("train", "529e27d8c4c1aa88194df7bf904bcba13aa9117ec9253e2e512ee6c313f2d53a"),
+        ("test", "5048047c36608a98cec045b9c766a3da76393061c458ef4d996d6b4be8f98a98"),
+    ],
+)
+def test_the_invented_reviews_are_the_same_in_every_process(split, sum_):
+    texts, labels = text.invented(split)
+    assert hashlib.sha256("\n".join(texts).encode()).hexdigest() == sum_
+    assert labels == [0, 1] * (len(texts) // 2)
+
+
 # --- as data sets --------------------------------------------------------------------------------
 
 
@@ -107,6 +121,20 @@ def test_a_language_model_has_the_next_word_as_the_label_and_as_many_words_as_cl
     pieces = {(2, 2, 2), (3, 3, 1), (2, 3, 1)}
     assert {(*x, y) for x, y in zip(data.x.tolist(), data.y.tolist(), strict=True)} == pieces
     assert "next one as the label" in data.source["note"]
+
+
+def test_a_test_split_has_words_labels_and_provenance_of_its_own(folder):
+    write(folder, ["a a a b b c d", "a b c"], [0, 0])
+    write(folder, ["b a c", "c"], [1, 1], "test")
+    model = datasets.load("imdb", 1, (2,), 4, SEED, "test")
+    # a: 2, b: 3, beyond: 1
+    assert (model.x.tolist(), model.y.tolist()) == ([[3, 2]], [1])
+    favourable = datasets.load("imdb", 2, (1,), 2, SEED, "test")
+    assert favourable.y.tolist() == [1, 1]
+    content = (folder / "imdb" / "test.parquet").read_bytes()
+    for data in (model, favourable):
+        assert data.source["source"] == "imdb/test.parquet"
+        assert data.source["sha256"] == hashlib.sha256(content).hexdigest()
 
 
 def test_provenance_names_the_file_and_what_was_done(folder):

@@ -66,6 +66,32 @@ def test_resuming_where_points_are_missing_is_refused_with_a_way_out(tmp_path):
         kept.check(7)
 
 
+def test_resuming_from_an_earlier_step_than_the_last_point_is_no_loss(tmp_path):
+    points = walk(4)
+    kept = Trajectory(tmp_path / "points", range(4), M)
+    for k in range(4):
+        kept.record(k, points[k] + (k > 1))
+    kept.check(2)
+    for k in (2, 3):
+        kept.record(k, points[k])
+    np.testing.assert_allclose(kept.gram(4), points @ points.T, rtol=1e-6)
+
+
+def test_a_run_without_points_needs_no_file(tmp_path):
+    kept = Trajectory(tmp_path / "points", [], M)
+    kept.check(5)
+    assert kept.width == M and not kept.path.exists()
+
+
+def test_more_points_than_a_block_has_numbers_are_taken_a_column_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(trajectory, "BLOCK", 2)
+    points = walk(3, m=5).float().double()
+    kept = Trajectory(tmp_path / "points", range(3), 5)
+    for k, point in enumerate(points):
+        kept.record(k, point)
+    np.testing.assert_allclose(kept.gram(3), points @ points.T, rtol=1e-13, atol=1e-13)
+
+
 def test_removing_takes_the_file_away_and_may_be_repeated(tmp_path):
     kept = Trajectory(tmp_path / "points", [0], M)
     kept.record(0, torch.zeros(M))
@@ -92,6 +118,17 @@ def test_the_projection_is_one_signed_entry_a_coordinate_and_equally_many_a_buck
     full = -(-M // 96)
     assert columns.abs().sum(1).max() <= full
     assert 0.4 < float((columns.sum(0) > 0).double().mean()) < 0.6
+
+
+def test_a_resumed_run_in_another_process_has_the_same_projection():
+    point = torch.arange(1.0, M + 1)
+    before = trajectory.project(point, 96)
+    trajectory._deal.cache_clear()
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        state = torch.get_rng_state()
+        assert torch.equal(trajectory.project(point, 96), before)
+        assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_projected_products_are_right_on_average_and_spread_as_stated():
@@ -136,3 +173,25 @@ def test_a_path_that_does_not_move_has_no_error():
     still = np.zeros((3, 3))
     found = trajectory.errors(still, np.zeros(3), np.array([np.nan, 0.0, 0.0]))
     assert found == {"displacement_error": 0.0, "step_error": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("displacement", "steps", "expected"),
+    [
+        ([0, 1, 6], [np.nan, 2, 2], (1.0, 0.5)),
+        ([0, 4, 3], [np.nan, 4, 0.5], (0.5, 1.0)),
+        ([0, 2, 3], [np.nan, 2, 0], (0.0, 0.0)),
+    ],
+)
+def test_the_largest_error_counts_whether_a_distance_is_too_long_or_too_short(
+    displacement, steps, expected
+):
+    points = np.array([0.0, 2.0, 3.0])
+    found = trajectory.errors(np.outer(points, points), np.array(displacement), np.array(steps))
+    assert (found["displacement_error"], found["step_error"]) == expected
+
+
+def test_a_step_that_rounding_makes_shorter_than_nothing_is_lost_entirely():
+    products = np.array([[1, 1 + 2.0**-52], [1 + 2.0**-52, 1]])
+    found = trajectory.errors(products, np.ones(2), np.array([np.nan, 1e-9]))
+    assert found == {"displacement_error": 0.0, "step_error": 1.0}
