@@ -435,9 +435,7 @@ EVERY_STEP = Reading("at every measured step", right_at_every_step)
 IN_PHASE_2 = Reading("median over phase II alone", constant_in_phase_2)
 IN_TIME = "in time ηt in place of epochs, of which runs with equal ηt have different numbers"
 
-EQUAL_ACCURACY = (
-    "up to the training accuracy that every run reaches, which some do not get beyond in their time"
-)
+EQUAL_ACCURACY = "up to the training accuracy that every run reaches"
 MAXIMA = (
     *(f"be02-max-{key}" for key in ("k", "h")),
     *(
