@@ -201,7 +201,7 @@ THEORY = [
         "thm2-identity",
         "‖G‖ = ⟨λ*‖J‖²⟩.",
         f"relative deviation at most {_ten(c.ROUNDING)} at every measured step, and q* an "
-        f"eigenvector to a relative residual of {_ten(c.RESIDUAL)}, as its solver was asked for",
+        f"eigenvector to the relative residual of {_ten(c.RESIDUAL)} that its solver was asked for",
         "the identity holds for any unit vector, so only float32 rounding may be forgiven; that "
         "q* is an eigenvector is what makes it one of ‖G‖",
         measure=c.theorem_2_identity,
@@ -217,15 +217,15 @@ THEORY = [
     _claim(
         "thm2-bound",
         "‖G‖ ≤ ⟨λ⁽¹⁾‖J‖²⟩.",
-        f"holds at every measured step within {_ten(c.ROUNDING)} of ‖G‖",
+        f"at every measured step ‖G‖ exceeds the bound by at most {_ten(c.ROUNDING)} of itself",
         "it follows from the two lines above, so only rounding may be forgiven",
         measure=c.theorem_2_bound,
     ),
     _claim(
         "thm2-squared-loss",
         "For the squared loss M = I, λ* ≤ 1 and ‖G‖ ≤ ⟨‖J‖²⟩ (App. M, Eq 35).",
-        f"holds at every measured step of a run with the squared loss, the bound within "
-        f"{_ten(c.ROUNDING)} of ‖G‖ and 0 ≤ λ* ≤ 1 within {_ten(c.STAR_ROUNDING)}",
+        "at every measured step of a run with the squared loss ‖G‖ exceeds ⟨‖J‖²⟩ by at most "
+        f"{_ten(c.ROUNDING)} of itself, and 0 ≤ λ* ≤ 1 up to {_ten(c.STAR_ROUNDING)}",
         "it is proved, so only rounding may be forgiven",
         figure="fig32",
         measure=e.squared_bound,
@@ -252,7 +252,7 @@ THEORY = [
         "eq12-trace-approximation",
         "tr G ≈ ⟨tr M · ‖J‖_F²⟩/C.",
         f"median relative difference over the measured steps at most {c.NEAR}",
-        "an approximation that misses by more than a quarter would not rank regularisers",
+        "an approximation that misses by more than a quarter would not rank regularizers",
         figure="thm2",
         measure=c.trace_approximation,
     ),
@@ -366,8 +366,8 @@ FIGURE_3 = [
     _claim(
         "fig03-factor-constant",
         "The factor ‖H‖/‖⟨J⟩‖² is locally constant.",
-        f"in every window, a constant factor accounts for at least {c.SHARED_VARIANCE:g} of the "
-        f"variance of log‖H‖, both less their own running medians over a quarter of the window",
+        f"in every window, dividing by ‖⟨J⟩‖² takes away at least {c.SHARED_VARIANCE:g} of the "
+        f"variance of log‖H‖, each series less its own running median over a quarter of the window",
         "unlike a correlation this fails where the two move in unequal proportion; half is the "
         "larger "
         "part, as above",
@@ -412,9 +412,12 @@ FIGURE_3 = [
 
 SEEDS_APART = "an order that holds for single runs and not for their seeds is no effect"
 TWO_SEEDS = "; no verdict from one seed"
-IN_PHASE_2 = f"{TWO_SEEDS}, nor where ⟨λ⁽¹⁾⟩ is largest before ‖H‖ has reached its level"
+IN_PHASE_2 = (
+    f"{TWO_SEEDS}, nor where a run has no phase II (⟨λ⁽¹⁾⟩ is largest no later than ‖H‖ reaches "
+    "2/η, or three quarters of its own largest value if it never does)"
+)
 AT_PEAK = "at the stored step nearest to the peak of ⟨λ⁽¹⁾⟩"
-ON_PROBE = "all measured on the probe"
+ON_PROBE = "both sides measured on the probe"
 FINAL = (
     "final test accuracy higher and final test loss lower with EJR, means over the last tenth of "
     "the steps: every seed beyond every seed"
@@ -428,7 +431,7 @@ PHASES = [
         "Full-batch GD begins to oscillate when the sharpness reaches its threshold (about step "
         "100).",
         "median cosine of consecutive steps above 0.5 before ‖H‖ first reaches 2/η, below 0 after "
-        "it (the number of the step is no part of it)",
+        "it (the paper's step is not tested)",
         "steps that agree make a path, steps that oppose each other an oscillation; 0 parts the "
         "two",
         printed="about step 100",
@@ -465,7 +468,7 @@ PHASES = [
     ),
     _claim(
         "fig05-phase-2",
-        "Phase II, the active regularisation period: the slope is gentle while ‖H‖ is on its "
+        "Phase II, the active regularization period: the slope is gentle while ‖H‖ is on its "
         "plateau.",
         "‖H‖ stays within a factor 1.5 of 2/η (median over twenty steps, from twenty steps after "
         "the onset on), slope below both neighbours'",
@@ -483,8 +486,8 @@ PHASES = [
     _claim(
         "fig05-late-sharpness",
         "Late in training ‖H‖ falls while the test accuracy is saturated.",
-        "last ‖H‖ (median of twenty steps) at most half its plateau; from the step on after which "
-        "‖H‖ stays below that half, test accuracy within 2 points of its maximum",
+        "last ‖H‖ (median of twenty steps) at most half its plateau; test accuracy within 2 points "
+        "of its maximum ever since ‖H‖ last was above that half",
         "half is a fall beyond oscillation, two points are two standard errors of an accuracy on "
         "some two thousand images",
         measure=e.late_sharpness,
@@ -553,17 +556,17 @@ PHASES = [
         "fig07-decay",
         "After each decay of η the baseline's accuracy falls back and its loss rises; less so "
         "with EJR.",
-        "for every network, within every interval after a decay up to and including the next, "
-        "the drop from the best accuracy to the last and the rise from the least loss to the last, "
-        "means over seeds, smaller with EJR",
+        "for every network, in every interval from one decay to the next, or to the end, the drop "
+        "from the best accuracy to the last and the rise from the least loss to the last, means "
+        "over seeds, smaller with EJR",
         "the drop within an interval is the falling back that the paper points at",
         measure=x.falls_back_less,
     ),
 ]
 
 LENIENT = (
-    "the network sees other images than the paper's; it is lenient towards the smallest entries, "
-    "of which some are no larger than that"
+    "the network sees other images than the paper's; the tolerance is lenient towards the smallest "
+    "entries, some of which are no larger than it"
 )
 
 SUBSPACE = [
@@ -587,14 +590,14 @@ SUBSPACE = [
         "fig08-last-column",
         "The last column is zero, as λ⁽ᶜ⁾ = 0.",
         f"its largest entry at most 1e-3, {AT_PEAK}",
-        "the paper prints two decimals; this is rounding of √λ in float32, so this checks the "
-        "computation",
+        "the paper prints two decimals; what is left is rounding of √λ in float32, and the claim "
+        "checks the computation",
         printed="0.00",
         measure=s.last_column,
     ),
     _claim(
         "fig08-diagonal",
-        "The diagonal at step 1000 of 6CNN under GD.",
+        "The diagonal at step 1000 of 6CNN under GD is as printed.",
         f"every entry within {s.ENTRY_TOLERANCE} of the printed one, {AT_PEAK}",
         LENIENT,
         printed=".44 .25 .17 .13 .09 .07 .05 .04 .02",
@@ -602,7 +605,7 @@ SUBSPACE = [
     ),
     _claim(
         "fig08-subdiagonal",
-        "The subdiagonal at step 1000 of 6CNN under GD.",
+        "The subdiagonal at step 1000 of 6CNN under GD is as printed.",
         f"every entry within {s.ENTRY_TOLERANCE} of the printed one, {AT_PEAK}",
         LENIENT,
         printed="−.27 −.23 −.18 −.16 −.13 −.12 −.09 −.08 −.06",
@@ -611,8 +614,8 @@ SUBSPACE = [
     _claim(
         "fig27-dominance",
         "λ⁽¹⁾ dominates the other eigenvalues of M more and more as training goes on.",
-        "share of the first column in the squared mass of ⟨QΛ^½⟩ grows from the stage of each "
-        "named step to the next; no verdict where two of them are one stored step",
+        "share of the first column in the squared mass of ⟨QΛ^½⟩ grows from each of the "
+        "six stages to the next; no verdict where two of them are one stored step",
         "more and more is monotone over the steps the paper shows",
         measure=s.dominance_grows,
     ),
@@ -651,8 +654,8 @@ SUBSPACE = [
     _claim(
         "fig28-orthogonal",
         "The class means stay mostly orthogonal, some pairs negative, all through training.",
-        "the criterion of fig09-orthogonal, and a smallest cosine of −.19 or below at every named "
-        "step",
+        "median |cos| over the pairs at most 0.2, and a smallest cosine of −.19 or below, at the "
+        "stage of every named step",
         "the claim is that of Figure 9 at more steps, where −.19 is the weakest pair in print",
         measure=s.means_orthogonal_throughout,
     ),
@@ -667,7 +670,7 @@ SUBSPACE = [
         "fig30-pairs",
         "For four pairs whose means have cos < 0 the two clusters separate.",
         "in each pair the cosine of the means is negative, and the mean cosine of two different "
-        f"examples within either class exceeds that between the two, {AT_PEAK}",
+        f"examples within each class exceeds that between the two, {AT_PEAK}",
         "two clouds apart, in the whole space and not only in the plane of the means, which the "
         "means themselves choose; it follows from fig09-clusters but for the sign",
         measure=s.pairs_separate,
@@ -684,7 +687,8 @@ SUBSPACE = [
     _claim(
         "fig10-example-gradient",
         "cos(−g_x, J q⁽¹⁾) is near 1 once x is classified right.",
-        "median over right examples, and of these over the measured steps, at least 0.9",
+        "median over the examples classified right, then median over the measured steps, at least "
+        "0.9",
         "0.9 leaves less than a fifth of the squared length to other directions",
         printed="near 1",
         measure=s.example_gradient,
@@ -738,8 +742,8 @@ SUBSPACE = [
         "fig11-angles",
         "cos²(Jq⁽ⁱ⁾, Jq⁽ʲ⁾) is near 0 for i ≠ j.",
         f"median at most {s.SMALL_ANGLE} at every measured step",
-        "random directions in the C-dimensional range of J have a mean of 1/C = 0.1 and a median "
-        "of about 0.05; this is well below either",
+        "random directions in the C-dimensional range of J have a mean cos² of 1/C = 0.1 and a "
+        "median of about 0.05; this is well below either",
         measure=s.images_orthogonal,
     ),
 ]
@@ -821,7 +825,7 @@ RELATION += [
     ),
     _claim(
         "fig21-impurity-first",
-        "because ⟨λ⁽¹⁾⟩ falls first.",
+        "The reason is that ⟨λ⁽¹⁾⟩ falls first.",
         "⟨λ⁽¹⁾⟩ has fallen to half its peak before ‖H‖ is largest",
         "a cause comes before its effect",
         measure=e.impurity_falls_first,
@@ -912,7 +916,7 @@ SHARES = [
         "shares-level",
         "Once ‖H‖ of the whole training set has reached 2/η it stays at a level similar to it.",
         f"median ‖H‖ from that step on within a factor {c.SIMILAR_FACTOR:g} of 2/η, in every run",
-        "the criterion of full-level, without the part that stands for the whole there",
+        "as full-level, which takes a part for the whole set",
         printed="2/η",
         measure=h.level,
     ),
@@ -954,7 +958,7 @@ SHARES = [
 EVOLUTION = [
     _claim(
         f"{figure}-jacobian",
-        f"In the active regularisation period a {which} gives a smaller ‖⟨J⟩1̂‖² ({setting}).",
+        f"In the active regularization period a {which} gives a smaller ‖⟨J⟩1̂‖² ({setting}).",
         f"median ‖⟨J⟩1̂‖² in phase II: every run of one {symbol} "
         f"{'above' if by == 'lr' else 'below'} every run of the next larger one{IN_PHASE_2}",
         SEEDS_APART,
@@ -986,17 +990,17 @@ EVOLUTION = [
     ),
 ]
 
-# -- explicit regularisation: section 9, Figure 33, Tables 1 to 3 ----------------------------------
+# -- explicit regularization: section 9, Figure 33, Tables 1 to 3 ----------------------------------
 
 BETTER = (
-    "test accuracy with EJR, a mean over the last tenth of the steps, above the baseline's: every "
-    "seed above every seed; where there is one seed, by two standard errors of a finite test set, "
-    "and a smaller difference is no verdict. Without weight decay, both arms have fitted their "
-    f"training set ({x.FITTED:.0%} of the probe)"
+    "mean test accuracy over the last tenth of the steps: with EJR, every seed above every seed of "
+    "the baseline. One seed decides only by two standard errors of a finite test set. No verdict "
+    f"where a run without weight decay has fitted less than {x.FITTED:.0%} of its probe"
 )
 NOT_CHANCE = (
-    "an improvement inside the spread would be chance, and with two seeds one beyond it is chance "
-    "once in six, with three once in twenty; p is that of a paired t-test, two-sided"
+    "an improvement inside the spread would be chance, and with two seeds even one beyond it comes "
+    "by chance once in six, with three once in twenty; p is that of a paired t-test, two-sided, "
+    "and ERR the share of the baseline's errors that are removed"
 )
 
 EJR = [
@@ -1010,7 +1014,7 @@ EJR = [
     ),
     _claim(
         "ejr-first-order",
-        "To first order v2 minimises L̃ + ρ∇Lᵀ⟨J⟩u/‖⟨J⟩u‖ + μρ‖⟨J⟩u‖ with L̃ = L + μuᵀ⟨z⟩ (Eqs "
+        "To first order v2 minimizes L̃ + ρ∇Lᵀ⟨J⟩u/‖⟨J⟩u‖ + μρ‖⟨J⟩u‖ with L̃ = L + μuᵀ⟨z⟩ (Eqs "
         "40–43).",
         "the remainder divided by ρ² stays bounded as ρ is halved six times",
         "that is what O(ρ²) says",
@@ -1053,10 +1057,12 @@ TABLES = [
 def _in_order(rising: bool) -> str:
     """Of runs by η or S, what is compared rising with it."""
     side = "below" if rising else "above"
-    return f"every run of one value {side} every run of the next larger one{TWO_SEEDS}"
+    return f"every run of one setting {side} every run of the next larger one{TWO_SEEDS}"
 
 
-BREAK_EVEN_TOLERANCE = f"relatively within {_ten(live.BISECTION)}, and ordered, in every setting"
+BREAK_EVEN_TOLERANCE = (
+    f"relatively within {_ten(live.BISECTION)}, and in the order claimed, in every setting"
+)
 
 CONJECTURES = (  # key, column, statement, what is compared, printed, whether it grows with η
     ("k", b.K, "the largest λ_K is smaller", "largest λ_K", "3.01 → 0.87", False),
@@ -1104,9 +1110,9 @@ BREAK_EVEN = [
     _claim(
         "be01-part",
         "The paths with η = 0.1 and 0.01 part after a point.",
-        "in the second half of the steps at least, the predictions with the smaller η are farther "
-        "from all those along the path with the larger one than these are from the next "
-        "measurement's (median), in every seed",
+        "at every measurement in the second half at least, the predictions with the smaller η are "
+        "farther from every point of the other path than successive points of that path are from "
+        "each other (median); in every seed",
         "a point between two neighbours of a path is nearer to one of them than they are to each "
         "other",
         measure=b.paths_part,
@@ -1208,7 +1214,8 @@ BREAK_EVEN = [
         "With batch normalization and a small η the surface is no better conditioned than without "
         "it and a moderate one.",
         f"median ‖g‖/‖g_5‖ and largest Tr K/λ_K at most {b.CONDITIONED:g} times those without, "
-        f"largest λ_K at least 1/{b.CONDITIONED:g} of it; after the first measurement, means over "
+        f"largest λ_K at least 1/{b.CONDITIONED:g} of that without; after the first measurement, "
+        "means over "
         "seeds",
         "the printed ones are within that factor of each other",
         printed="‖g‖/‖g_5‖ 1.90 to 1.37 and 1.88 to 1.12; λ_K 10.3 and 16; Tr K/λ_K 12.14 and "
@@ -1219,7 +1226,7 @@ BREAK_EVEN = [
         "be05-decays",
         "With batch normalization λ_K is high at the start and decays for all but the smallest η.",
         f"median over the second half at most {b.DECAYED:g} of what it is at the start for all η "
-        "but the smallest, and more for that, in every run",
+        "but the smallest, and above that share for the smallest, in every run",
         "half is taken as decayed",
         measure=b.starts_high,
     ),
@@ -1266,14 +1273,19 @@ BREAK_EVEN = [
     ),
 ]
 
+OFTEN = (
+    "it does so first in the first half of the run (after the start), and from then on at half of "
+    "the measurements or more; in every run"
+)
+
 SHARPEST = [
     _claim(
         "sd01-rise",
         "The largest eigenvalues of H rise sharply at first.",
         f"each of the ten largest by a factor {c.RISE_FACTOR:g} within the first tenth of the "
         "steps, in every run",
-        "the factor that Figure 2 of this paper has to rise by; a tenth of the steps is the part "
-        "that their Figure 2 enlarges",
+        "the factor by which the impurity has to rise in Figure 2 of the paper of this book; a "
+        "tenth of the steps is the part that Figure 2 of the earlier paper enlarges",
         measure=d.rise_at_first,
     ),
     _claim(
@@ -1310,13 +1322,13 @@ SHARPEST = [
             (
                 "first",
                 "the peak of the largest eigenvalue is smaller",
-                "largest λ_1 along the run, though it be at its end",
+                "largest λ_1 along the run, even if at its end",
                 partial(d.peak_height, i=1),
             ),
             (
                 "second",
                 "the peak of the second eigenvalue is smaller",
-                "largest λ_2 along the run, though it be at its end",
+                "largest λ_2 along the run, even if at its end",
                 partial(d.peak_height, i=2),
             ),
             (
@@ -1341,13 +1353,13 @@ SHARPEST = [
             "In a schedule of two stages, the longer the learning rate stays high, the "
             f"{statement} later.",
             f"{what} in the last quarter of the steps (median): every run of one length "
-            f"{'below' if accuracy else 'above'} every run of the next larger one",
+            f"{'below' if accuracy else 'above'} every run of the next larger one{TWO_SEEDS}",
             SEEDS_APART,
             measure=partial(d.after_both_stages, accuracy=accuracy),
         )
         for key, statement, what, accuracy in (
             ("sharpness", "smaller is the largest eigenvalue", "λ_1", False),
-            ("accuracy", "better the network generalises", "test accuracy", True),
+            ("accuracy", "better the network generalizes", "test accuracy", True),
         )
     ),
     _claim(
@@ -1362,17 +1374,15 @@ SHARPEST = [
     _claim(
         "sd06-too-long",
         "Twice the step of SGD along the sharpest direction raises the loss on average.",
-        "at half of the measurements or more, after the start and from the first such one on, "
-        "which comes in the first half of the run; in every run",
+        OFTEN,
         "the paper says often; less than half would not be",
         measure=d.too_long,
     ),
     _claim(
         "sd06-minimum",
-        "The step of SGD along the sharpest direction does not minimise the loss along it: half of "
+        "The step of SGD along the sharpest direction does not minimize the loss along it: half of "
         "it ends lower.",
-        "at half of the measurements or more, after the start and from the first such one on, "
-        "which comes in the first half of the run; in every run",
+        OFTEN,
         "the paper says often; less than half would not be",
         measure=d.half_is_better,
     ),
@@ -1380,9 +1390,8 @@ SHARPEST = [
         "sd06-flatter",
         "Along the third and the fourth eigenvector, two step lengths away, the loss is much "
         "flatter.",
-        f"it rises, on the mean of both sides, by at most {d.FLATTER:g} of what it does along the "
-        "first: medians over the measurements after the start, for each of the two and in every "
-        "run",
+        f"the mean rise to both sides is at most {d.FLATTER:g} of that along the first, a median "
+        "over the measurements after the start, for the third and for the fourth, in every run",
         "much flatter is taken as half",
         measure=d.flatter,
     ),
@@ -1390,7 +1399,8 @@ SHARPEST = [
         _claim(
             f"sd19-{short}-{key}",
             f"{where}, Nudged-SGD too {statement} the smaller γ is.",
-            f"{what}, SGD being γ = 1: every run of one γ below every run of the next smaller one",
+            f"{what}, SGD being γ = 1: every run of one γ below every run of the next smaller one"
+            + TWO_SEEDS,
             SEEDS_APART,
             measure=partial(on, partial(measure, by="gamma", rising=False), momentum=momentum),
         )
@@ -1434,51 +1444,53 @@ SHARPEST = [
         "SGD without the projection on the sharpest direction finds a sharper region at a similar "
         "loss.",
         f"in the last quarter (medians) λ_1 above that of SGD and the loss of the probe within a "
-        f"factor {d.SIMILAR:g} of its, in every seed",
+        f"factor {d.SIMILAR:g} of SGD's, in every seed",
         "losses along training span orders of magnitude; two seeds at least",
         measure=d.all_but_the_projection,
     ),
     _claim(
         "sd08-faster",
-        "Nudged-SGD optimises the faster the more sharpest directions it affects.",
+        "Nudged-SGD optimizes the faster the more of the sharpest directions it affects.",
         "the loss of the probe, median over the second half of the steps: every run of one K above "
-        "every run of the next larger one",
+        "every run of the next larger one" + TWO_SEEDS,
         SEEDS_APART,
         measure=d.faster,
     ),
     _claim(
         "sd08-sharper",
-        "Nudged-SGD finds the sharper regions the more sharpest directions it affects.",
-        "largest λ_1: every run of one K below every run of the next larger one",
+        "Nudged-SGD finds the sharper regions the more of the sharpest directions it affects.",
+        "largest λ_1: every run of one K below every run of the next larger one" + TWO_SEEDS,
         SEEDS_APART,
         measure=d.sharper,
     ),
     _claim(
         "sd08-frobenius",
-        "The Frobenius norm of H grows with them.",
-        "largest ‖H‖_F: every run of one K below every run of the next larger one",
+        "The Frobenius norm of H is the larger the more of the sharpest directions Nudged-SGD "
+        "affects.",
+        "largest ‖H‖_F: every run of one K below every run of the next larger one" + TWO_SEEDS,
         SEEDS_APART,
         measure=d.frobenius,
     ),
     _claim(
         "sd22-faster",
-        "On reviews, Nudged-SGD optimises the faster the smaller γ is.",
+        "On reviews, Nudged-SGD optimizes the faster the smaller γ is.",
         "the loss of the probe, median over the second half of the steps, SGD being γ = 1: every "
-        "run of one γ above every run of the next smaller one",
+        "run of one γ above every run of the next smaller one" + TWO_SEEDS,
         SEEDS_APART,
         measure=partial(d.faster, by="gamma", rising=True),
     ),
     _claim(
         "sd22-sharper",
         "On reviews, Nudged-SGD finds the sharper regions the smaller γ is.",
-        "largest λ_1, SGD being γ = 1: every run of one γ below every run of the next smaller one",
+        "largest λ_1, SGD being γ = 1: every run of one γ below every run of the next smaller one"
+        + TWO_SEEDS,
         SEEDS_APART,
         measure=partial(d.peak_height, i=1, by="gamma", rising=False),
     ),
     _claim(
         "sd13-momentum",
         "Momentum limits the largest eigenvalue throughout training.",
-        "largest λ_1: every run with momentum below every run without",
+        "largest λ_1: every run with momentum below every run without" + TWO_SEEDS,
         SEEDS_APART,
         measure=partial(d.peak_height, i=1, by="momentum", rising=False),
     ),

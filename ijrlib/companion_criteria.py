@@ -166,8 +166,8 @@ def step_width(runs: Sequence[Run]) -> Measurement:
         width = phases.column(run, "step_width")
         late = float(width.loc[width.index >= break_even_point(run)].median())
         texts.append(
-            f"η = {run.config.lr:g}: from {width.iloc[0]:.1f} (at step {width.index[0]}, the first "
-            f"in range) to {late:.2f}"
+            f"η = {run.config.lr:g}, seed {run.config.seed}: from {width.iloc[0]:.1f} (step "
+            f"{width.index[0]}, the first in range) to {late:.2f}"
         )
         near.append(WIDTH / WIDTH_FACTOR <= late <= WIDTH * WIDTH_FACTOR < width.iloc[0])
     return Measurement("; ".join(texts), all(near))
@@ -234,7 +234,7 @@ def batch_and_single(runs: Sequence[Run]) -> Measurement:
     ratios = [(frame[K] / frame[SINGLE]).median() for frame in frames]
     return Measurement(
         f"r = {', '.join(f'{r:.2f}' for r in found)}; the former is "
-        f"{', '.join(f'× {ratio:.2f}' for ratio in ratios)} the latter (median)",
+        f"{', '.join(f'{ratio:.2f}' for ratio in ratios)} times the latter (medians)",
         min(found) >= LEAST_CORRELATION,
     )
 
@@ -270,12 +270,13 @@ def diverges_without(runs: Sequence[Run]) -> Measurement:
     ends = [[float(phases.column(run, "train_accuracy").iloc[-1]) for run in part] for part in pair]
     diverged = [run.provenance["status"] == "diverged" for run in pair[0]]
     text = "; ".join(
-        f"{name} at η = {part[0].config.lr:g}: {min(end):.0%} to {max(end):.0%}"
+        f"{min(end):.0%} to {max(end):.0%} {name} at η = {part[0].config.lr:g}"
         for name, part, end in zip(("without", "with"), pair, ends, strict=True)
     )
     lost = all(bad or end <= CHANCE for bad, end in zip(diverged, ends[0], strict=True))
     return Measurement(
-        f"training accuracy at the end {text}; {sum(diverged)} of {len(diverged)} ended early",
+        f"of the probe right at the end {text}; {sum(diverged)} of {len(diverged)} without ended "
+        "early",
         lost and min(ends[1]) > CHANCE,
     )
 

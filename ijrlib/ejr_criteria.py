@@ -315,7 +315,9 @@ def gain_at_small_lr(runs: Sequence[Run], weight: float = 0.01) -> Measurement:
     }
     if min(map(len, gains.values())) < 2:
         raise NotMeasured("one seed only: its spread is unknown")
-    text = "; ".join(f"η = {lr:g}: {gain.mean():+.1f} points" for lr, gain in gains.items())
+    text = "; ".join(
+        f"η = {lr:g}: {gain.min():+.1f} to {gain.max():+.1f} points" for lr, gain in gains.items()
+    )
     smallest, *_, largest = gains.values()
     return Measurement(text, bool(smallest.min() > largest.max()))
 
@@ -380,7 +382,7 @@ def _check(run: Run) -> None:
     if run.provenance.get("status") == "diverged":
         raise NotMeasured(f"{run.config.name} diverged")
     if run.config.weight_decay == 0 and (share := final(run, "train_accuracy")) < FITTED:
-        raise NotMeasured(f"{run.config.name} has fitted {share:.0%} of its probe only")
+        raise NotMeasured(f"{run.config.name} has fitted only {share:.0%} of its probe")
 
 
 def _arms(runs: Sequence[Run], network: str) -> tuple[list[Run], dict[str, Any]]:

@@ -304,20 +304,20 @@ SIMPLE_SETTING = "CIFAR-10, SimpleCNN, B = 128, η = 0.003 to 0.3"
 
 FIGURES: Mapping[str, Figure] = {
     "fig07": Figure(
-        "Explicit regularisation along training",
+        "Explicit regularization along training",
         f"CIFAR-10 and CIFAR-100, {WRN_SETTING}; ρ unstated",
         WIDE,
         seeds(_of_table(FIGURE_7), 3),
         stand_in=STAND_IN,
     ),
     "fig33": Figure(
-        "Explicit regularisation and the learning rate",
+        "Explicit regularization and the learning rate",
         f"{SIMPLE_SETTING}, λ_reg = 0, 0.001, 0.003",
         BY_LR + MORE_SEEDS,
         seeds(BY_LR_PAPER, 3),
     ),
     "tab1": Figure(
-        "Explicit regularisation: test accuracy",
+        "Explicit regularization: test accuracy",
         f"{SIMPLE_SETTING}, and full batch; CIFAR-10 and CIFAR-100, {WRN_SETTING}, 400 epochs",
         BY_LR + MORE_SEEDS + (*FULL_BATCH, STRONGER),
         seeds(BY_LR_PAPER + FULL_BATCH_PAPER + _of_table(_table("tab1")), 3),

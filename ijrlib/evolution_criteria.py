@@ -430,8 +430,8 @@ def relation_proportional(runs: Sequence[Run]) -> Measurement:
         extremes.append((float(relative.min()), float(relative.max())))
     worst = extremes[int(np.argmin(shares))]
     return Measurement(
-        f"within it at {min(shares):.0%} of the steps of the worst run, where it is "
-        f"{worst[0]:.2g} to {worst[1]:.2g} times its median",
+        f"within a factor {RATIO_FACTOR:g} at {min(shares):.0%} of the steps of the worst run, "
+        f"where the ratio is {worst[0]:.2g} to {worst[1]:.2g} times its median",
         min(shares) >= RATIO_SHARE,
     )
 

@@ -1,6 +1,6 @@
 """The phases of training, by one rule for all runs (Figure 5), and the paper's steps among them.
 
-Phase I ends when ‖H‖ first reaches the threshold 2/η.  Phase II, the active regularisation period,
+Phase I ends when ‖H‖ first reaches the threshold 2/η.  Phase II, the active regularization period,
 lasts until ⟨λ^(1)⟩ is largest.  Phase III is the rest.  With small mini-batches ‖H‖ may level off
 below 2/η (Figure 6): a run that never reaches it enters phase II when ‖H‖ first reaches
 ``OWN_LEVEL`` of its own maximum.

@@ -41,6 +41,12 @@ class Reading:
     measure: Callable[[Sequence[Run]], Measurement]
 
 
+def _span(values: Sequence[float], form: str) -> str:
+    """The least and the largest, or one where they print the same."""
+    low, high = (f"{value:{form}}".replace("-", "−") for value in (min(values), max(values)))
+    return low if low == high else f"{low} to {high}"
+
+
 # -- Figures 4 and 26: the path --------------------------------------------------------------------
 
 
@@ -92,7 +98,9 @@ def like_figure_4(
 ) -> Measurement:
     """:func:`~ijrlib.evolution_criteria.path_onset` and another reading of the second criterion."""
     one, two = e.path_onset(runs), orthogonal(runs)
-    return Measurement(f"{one.value}; {two.value}", one.holds and two.holds)
+    return Measurement(
+        two.value if one.holds else f"{one.value}; {two.value}", one.holds and two.holds
+    )
 
 
 # -- Figures 5, 6, 15 to 20: windows ---------------------------------------------------------------
@@ -153,7 +161,7 @@ def shared_plateau(runs: Sequence[Run], name: str, **fields: object) -> Measurem
         return float(values.loc[(at >= start) & (at <= stop)].median())
 
     found = e.ordered(some, "lr", False, level)
-    return Measurement(f"ηt = {start:.3g} to {stop:.3g}: {found.value}", found.holds)
+    return Measurement(f"(ηt = {start:.3g} to {stop:.3g}) {found.value}", found.holds)
 
 
 def correlation_after_onset(runs: Sequence[Run]) -> Measurement:
@@ -165,9 +173,7 @@ def correlation_after_onset(runs: Sequence[Run]) -> Measurement:
         if len(frame) < 4:
             raise NotMeasured(f"{run.config.name}: {len(frame)} steps after the onset")
         found.append(c.correlation(np.log(frame[c.H]), np.log(frame["predictor"])))
-    return Measurement(
-        f"r = {min(found):.2f} to {max(found):.2f}", min(found) >= c.LEAST_CORRELATION
-    )
+    return Measurement(f"r = {_span(found, '.2f')}", min(found) >= c.LEAST_CORRELATION)
 
 
 def impurity_adds(runs: Sequence[Run]) -> Measurement:
@@ -177,9 +183,7 @@ def impurity_adds(runs: Sequence[Run]) -> Measurement:
         frame = e.relation(run)
         r = c.correlation(np.log(frame[c.H]), np.log(frame["predictor"]))
         gains.append(r - e.jacobian_alone(run))
-    return Measurement(
-        f"r larger by {min(gains):+.3f} to {max(gains):+.3f}".replace("-", "−"), min(gains) > 0
-    )
+    return Measurement(f"r less that of ‖⟨J⟩1̂‖² alone: {_span(gains, '+.3f')}", min(gains) > 0)
 
 
 def over_training_set(
@@ -215,7 +219,9 @@ def peak_before_largest(runs: Sequence[Run]) -> Measurement:
         for run in c.stored(runs)
     ]
     text = ", ".join(f"{a} and {z} (η = {lr:g})" for lr, a, z in sorted(steps))
-    return Measurement(f"steps {text}", all(a < z for _, a, z in steps))
+    return Measurement(
+        f"⟨λ⁽¹⁾⟩ and ‖H‖ are largest at steps {text}", all(a < z for _, a, z in steps)
+    )
 
 
 # -- the subspace ----------------------------------------------------------------------------------
@@ -291,7 +297,7 @@ def at_equal_accuracy(
             for run, values in zip(some, accuracy, strict=True)
         ]
     )
-    return Measurement(f"up to {common:.0%}: {found.value}", found.holds)
+    return Measurement(f"({common:.0%}) {found.value}", found.holds)
 
 
 def at_equal_accuracy_of(claim_id: str) -> Callable[[Sequence[Run]], Measurement]:
@@ -427,13 +433,13 @@ AFTER_ONSET = Reading(
 )
 IMPURITY_ADDS = Reading("‖H‖ has to follow it more closely than ‖⟨J⟩1̂‖² alone", impurity_adds)
 OVER_TRAINING_SET = "⟨λ⁽¹⁾⟩ is that of all training images, as in Figure 2, and not of the probe"
-AS_FIGURE_5 = "within a factor 1.5, as for Figure 5, in either half of these steps"
+AS_FIGURE_5 = "within a factor 1.5, as for Figure 5, in each half of these steps"
 RELATIVE = 0.25
 TO_A_QUARTER = "every entry within a quarter of the printed one"
-EACH_PHASE = Reading("in each phase", in_each_phase)
+EACH_PHASE = Reading("before, in and after phase II, each by itself", in_each_phase)
 EVERY_STEP = Reading("at every measured step", right_at_every_step)
 IN_PHASE_2 = Reading("median over phase II alone", constant_in_phase_2)
-IN_TIME = "in time ηt in place of epochs, of which runs with equal ηt have different numbers"
+IN_TIME = "in time ηt in place of epochs"
 
 EQUAL_ACCURACY = "up to the training accuracy that every run reaches"
 MAXIMA = (
@@ -518,7 +524,7 @@ READINGS: Mapping[str, tuple[Reading, ...]] = {
         f"{figure}-earlier-{key}": (
             Reading(IN_TIME, partial(on, partial(peak_time, by=by), **fields)),
         )
-        for figure, lr in (("sd04words", 1.0), ("sd21", 0.5))
+        for figure, lr in (("sd04", 0.05), ("sd04words", 1.0), ("sd21", 0.5))
         for key, by, fields in (
             ("lr", "lr", {"batch_size": 128}),
             ("batch", "batch_size", {"lr": lr}),

@@ -405,7 +405,7 @@ def _heading(figure: str) -> str:
         return f"{names[figure[:3]]} {int(figure[3:])}"
     others = {
         "eq01_04": "Equations 1 to 4",
-        "ejr": "Explicit regularisation",
+        "ejr": "Explicit regularization",
         "be01": "Break-even point: Figure 1",
         "be02": "Break-even point: Figure 2",
         "be03": "Break-even point: Figures 3 and 4",

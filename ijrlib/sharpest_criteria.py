@@ -108,8 +108,8 @@ def rise_at_first(runs: Sequence[Run]) -> Measurement:
         found.append(early.max(0) / early[0])
     least = np.min(found, axis=0)
     return Measurement(
-        f"× {least[0]:.3g} the largest, × {least.min():.3g} the slowest of {len(least)}, at least "
-        f"in {len(found)} runs",
+        f"the largest by × {least[0]:.3g} at least, the slowest of {len(least)} by × "
+        f"{least.min():.3g} at least; {len(found)} runs",
         bool(least.min() >= RISE_FACTOR),
     )
 
@@ -121,12 +121,17 @@ def peak_in_the_first_half(runs: Sequence[Run]) -> Measurement:
     for run in stored(runs):
         top = eigenvalue(run, 1)
         where = phases.largest(top) / run.config.steps
-        texts.append(
-            f"η = {run.config.lr:g}: at {where:.0%}, × {_late(run, top) / top.max():.2f} of it in "
-            "the last quarter (median)"
-        )
+        texts.append(f"{_which(run)}: at {where:.0%}, × {_late(run, top) / top.max():.2f}")
         early.append(where <= 0.5)
-    return Measurement("; ".join(texts), all(early))
+    return Measurement(
+        "when it is largest, and what share of that is left in the last quarter (median): "
+        + "; ".join(texts),
+        all(early),
+    )
+
+
+def _which(run: Run) -> str:
+    return f"η = {run.config.lr:g}, seed {run.config.seed}"
 
 
 def instability(runs: Sequence[Run]) -> Measurement:
@@ -141,7 +146,7 @@ def instability(runs: Sequence[Run]) -> Measurement:
         before, after = fall.loc[fall.index <= onset].max(), fall.loc[fall.index > onset].max()
         if not np.isfinite([before, after]).all():
             raise NotMeasured(f"{run.config.name}: no accuracy before or after step {onset}")
-        texts.append(f"η = {run.config.lr:g}: {100 * before:.1f} and {100 * after:.1f} points")
+        texts.append(f"{_which(run)}: {100 * before:.1f} and {100 * after:.1f} points")
         found.append(before < DROP <= after)
     return Measurement(f"largest fall before and after: {'; '.join(texts)}", all(found))
 
@@ -159,7 +164,7 @@ def stabler_with_batch_norm(runs: Sequence[Run]) -> Measurement:
         if not np.isfinite(falls).all():
             raise NotMeasured(f"{run.config.name}: one measurement of accuracy")
         with_norm, without = (max(0.0, float(fall)) for fall in falls)
-        texts.append(f"η = {run.config.lr:g}: {100 * with_norm:.1f} and {100 * without:.1f} points")
+        texts.append(f"{_which(run)}: {100 * with_norm:.1f} and {100 * without:.1f} points")
         found.append(with_norm < MORE_STABLE * without)
     if not found:
         raise NotRun("no run without batch normalization")
@@ -295,9 +300,13 @@ def only_the_projection(runs: Sequence[Run]) -> Measurement:
         if start <= 0:
             raise NotMeasured(f"{variant.config.name}: the loss is 0 where the rule sets in")
         growth = _late(variant, losses) / start
-        texts.append(f"λ_1 × {ratio:.2f}, loss × {growth:.2f}")
+        texts.append(f"× {ratio:.2f}, × {growth:.2f}")
         found.append(ratio < 1 < growth)
-    return Measurement(f"{'; '.join(texts)} ({len(found)} seeds)", all(found))
+    return Measurement(
+        f"λ_1 over SGD's, and the loss over that where the rule sets in: {'; '.join(texts)} "
+        f"({len(found)} seeds)",
+        all(found),
+    )
 
 
 def all_but_the_projection(runs: Sequence[Run]) -> Measurement:
@@ -309,9 +318,11 @@ def all_but_the_projection(runs: Sequence[Run]) -> Measurement:
         if level <= 0:
             raise NotMeasured(f"{plain.config.name}: the loss is 0 at the end")
         losses = _late(variant, loss(variant)) / level
-        texts.append(f"λ_1 × {ratio:.2f}, loss × {losses:.2f}")
+        texts.append(f"× {ratio:.2f}, × {losses:.2f}")
         found.append(ratio > 1 and 1 / SIMILAR <= losses <= SIMILAR)
-    return Measurement(f"{'; '.join(texts)} ({len(found)} seeds)", all(found))
+    return Measurement(
+        f"λ_1 and the loss over SGD's: {'; '.join(texts)} ({len(found)} seeds)", all(found)
+    )
 
 
 def faster(runs: Sequence[Run], by: str = "sharpest", rising: bool = False) -> Measurement:

@@ -74,7 +74,8 @@ def last_column(runs: Sequence[Run]) -> Measurement:
     """The largest entry of the last column."""
     matrix, step = at_stage(first(runs), "q_sqrt_lambda")
     largest = float(np.abs(matrix[:, -1]).max())
-    return Measurement(f"at most {largest:.1e} at step {step}", largest <= ZERO_COLUMN)
+    text = f"at most {largest:.1e}" if largest else "all zero"
+    return Measurement(f"{text} at step {step}", largest <= ZERO_COLUMN)
 
 
 def printed_entries(runs: Sequence[Run], offset: int, relative: float | None = None) -> Measurement:
@@ -248,7 +249,7 @@ def concentrated(runs: Sequence[Run], factor: float = RANDOM_FACTOR) -> Measurem
         raise NotMeasured(f"{run.config.name}: no class with {LEAST_EXAMPLES} examples")
     least = float((lengths * np.sqrt(counts))[enough].min())
     return Measurement(
-        f"ρ at least {least:.1f}/√|D_i|; {enough.sum()} classes over {len(counts)} steps",
+        f"ρ at least {least:.1f}/√|D_i|; {enough.sum()} values over {len(counts)} steps",
         least >= factor,
     )
 
@@ -267,11 +268,12 @@ def pairs_separate(runs: Sequence[Run]) -> Measurement:
         within = min(_within(products, counts, i) for i in (one, other))
         cosine = products[one, other] / (lengths[one] * lengths[other])
         texts.append(
-            f"{names} {_signed(cosine)}, {_signed(within)} and {_signed(products[one, other])}"
+            f"{names} {_signed(cosine)}, {_signed(within)}, {_signed(products[one, other])}"
         )
         apart.append(cosine < 0 and within > products[one, other])
     return Measurement(
-        f"of the means, within (the smaller) and between: {'; '.join(texts)}", all(apart)
+        f"cosines of the mean directions, within (the smaller) and between: {'; '.join(texts)}",
+        all(apart),
     )
 
 

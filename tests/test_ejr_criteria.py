@@ -112,7 +112,7 @@ def test_a_final_value_is_the_mean_over_the_last_tenth():
     [
         (runs([0.5], []), "no run with the regularizer"),
         (runs([], [0.5]), "no run$"),
-        (runs([0.5], [0.6], fitted=0.98), "has fitted 98% of its probe only"),
+        (runs([0.5], [0.6], fitted=0.98), "has fitted only 98% of its probe"),
     ],
 )
 def test_what_cannot_be_compared_says_why(found, reason):

@@ -71,7 +71,9 @@ def test_variants_are_compared_with_the_run_of_their_seed_and_need_two():
         for seed in (0, 1)
         for fields in ({}, {"regularizer": "nudged", "height": 3.0, **late})
     ]
-    assert d.all_but_the_projection(runs).value.startswith("λ_1 × 3.00, loss × 1.00; λ_1 × 3.00")
+    assert d.all_but_the_projection(runs).value.startswith(
+        "λ_1 and the loss over SGD's: × 3.00, × 1.00; × 3.00, "
+    )
     with pytest.raises(NotMeasured, match="one seed only"):
         d.all_but_the_projection(runs[:2])
     with pytest.raises(NotMeasured, match="no run with regularizer = sharpest_only"):
