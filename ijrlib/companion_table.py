@@ -178,7 +178,7 @@ EARLY = tuple(map(_simple_cnn, (0.02, 0.2)))
 EARLY_PAPER = tuple(map(_simple_cnn_paper, (0.02, 0.2)))
 BY_LR = tuple(map(_simple_cnn, (0.01, 0.1)))
 BY_LR_PAPER = tuple(map(_simple_cnn_paper, (0.01, 0.1)))
-MORE_SEEDS = in_float32(BY_LR + EARLY, 1)
+MORE_SEEDS = in_float32(BY_LR + EARLY, 1) + in_float32((BY_LR[0], EARLY[1]), 2)
 MLP_BY_LR = tuple(map(_mlp, (0.01, 0.1)))
 MLP_BY_LR_PAPER = tuple(map(_mlp_paper, (0.01, 0.1)))
 MLP_BY_BATCH = tuple(_mlp(0.05, batch) for batch in (16, 64, 256))
@@ -208,7 +208,7 @@ FIGURES: Mapping[str, Figure] = {
     "be02": Figure(
         "The early phase: λ_K, λ_H and α*",
         f"{SIMPLE_SETTING}, η = 0.02, 0.2",
-        EARLY + in_float32(EARLY, 1),
+        EARLY + in_float32(EARLY, 1) + in_float32(EARLY[1:], 2),
         seeds(EARLY_PAPER, 3),
     ),
     "be03": Figure(
@@ -236,7 +236,7 @@ FIGURES: Mapping[str, Figure] = {
     "be06": Figure(
         "λ_K from mini-batches and from single examples",
         f"{SIMPLE_SETTING}, η = 0.01",
-        BY_LR[:1] + in_float32(BY_LR[:1], 1),
+        BY_LR[:1] + in_float32(BY_LR[:1], 1) + in_float32(BY_LR[:1], 2),
         seeds(BY_LR_PAPER[:1], 3),
     ),
     "joined": Figure(

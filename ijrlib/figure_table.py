@@ -525,7 +525,7 @@ FIGURES: Mapping[str, Figure] = {
     "shares": Figure(
         "The sharpness of a part of the training set",
         f"{GD_SETTING}; sharpness on 5–25% of the training set",
-        seeds((SHARES,), 2),
+        seeds((SHARES,), 3),
         seeds((SHARES_PAPER,), 3),
     ),
     "fig21": Figure(
