@@ -318,12 +318,10 @@ def test_the_papers_networks_are_exact_in_float64_and_close_in_float32(name):
     model = networks.build(name, dtype=torch.float64).eval()
     x = inputs(2, *networks.INPUT_SHAPES[name])
     assert_exact(model, x)
-    torch.testing.assert_close(
-        jacobian_norms(model.float(), x.float()),
-        torch.linalg.matrix_norm(dense.jacobians(model.double(), x), 2),
-        rtol=1e-5,
-        atol=0,
-    )
+    # in float32 a ReLU may be on its other side, so the dense one is computed in it as well
+    model, x = model.float(), x.float()
+    expected = torch.linalg.matrix_norm(dense.jacobians(model, x).double(), 2)
+    torch.testing.assert_close(jacobian_norms(model, x), expected, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("kind", ["batch normalization", "convolutional, tanh"])
