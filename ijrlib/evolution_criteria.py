@@ -299,7 +299,9 @@ def ordered(
         raise NotMeasured(f"one seed only, its spread is unknown: {text}")
     keys = sorted(groups, reverse=not rising)
     holds = all(max(groups[a]) < min(groups[b]) for a, b in pairwise(keys))
-    return Measurement(f"{text} ({min(map(len, groups.values()))} seeds)", holds)
+    fewest, most = (count(map(len, groups.values())) for count in (min, max))
+    seeds = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+    return Measurement(f"{text} ({seeds} seeds)", holds)
 
 
 def _range(low: float, high: float) -> str:

@@ -10,6 +10,7 @@ import dataclasses
 import re
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -956,3 +957,10 @@ def test_the_alignment_of_examples_stands_beside_that_of_an_untrained_network():
     )
     text = subspace_criteria.example_gradient([run]).value
     assert "0.91 at step 0; mean over all examples −0.10 there, 0.30 at step 400" in text
+
+
+def test_seeds_are_counted_setting_by_setting():
+    runs = [phase_run(lr=lr, seed=seed) for lr in (0.02, 0.04) for seed in (0, 1, 2)]
+    compare = partial(evolution_criteria.ordered_plateaus, name=H, by="lr", rising=False)
+    assert compare(runs).value.endswith("(3 seeds)")
+    assert compare(runs[:-1]).value.endswith("(2 to 3 seeds)")
