@@ -28,7 +28,7 @@ from ijrlib.criteria import (
     rows,
     stored,
 )
-from ijrlib.evolution_criteria import of, ordered
+from ijrlib.evolution_criteria import lr_and_seed, of, ordered
 from ijrlib.store import Run
 
 K = "covariance_norm"
@@ -166,7 +166,7 @@ def step_width(runs: Sequence[Run]) -> Measurement:
         width = phases.column(run, "step_width")
         late = float(width.loc[width.index >= break_even_point(run)].median())
         texts.append(
-            f"η = {run.config.lr:g}, seed {run.config.seed}: from {width.iloc[0]:.1f} (step "
+            f"{lr_and_seed(run)}: from {width.iloc[0]:.1f} (step "
             f"{width.index[0]}, the first in range) to {late:.2f}"
         )
         near.append(WIDTH / WIDTH_FACTOR <= late <= WIDTH * WIDTH_FACTOR < width.iloc[0])
@@ -427,7 +427,7 @@ def conditioning(runs: Sequence[Run]) -> tuple[tuple[str, ...], list[tuple[str, 
         found = (later(run, name).max() for name in ("conditioning", "conditioning_single"))
         table.append(
             (
-                f"η = {run.config.lr:g}, seed {run.config.seed}",
+                lr_and_seed(run),
                 *(f"{value:.3g}" for value in found),
             )
         )

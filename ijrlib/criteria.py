@@ -11,7 +11,7 @@ the reason.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,6 +111,14 @@ def correlation(x: np.ndarray, y: np.ndarray) -> float:
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         raise NotMeasured("a series is constant: its correlation is undefined")
     return float(np.corrcoef(x, y)[0, 1])
+
+
+def span(values: Iterable[float], form: str = ".2f") -> str:
+    """The least and the largest of some values as text, or one of them where they print the
+    same."""
+    found = sorted(values)
+    low, high = (f"{value:{form}}".replace("-", "−") for value in (found[0], found[-1]))
+    return low if low == high else f"{low} to {high}"
 
 
 # -- Figure 2: the impurity during training --------------------------------------------------------

@@ -28,6 +28,7 @@ from ijrlib.criteria import (
     correlation,
     first,
     rows,
+    span,
 )
 from ijrlib.store import Run
 
@@ -123,16 +124,24 @@ def onset_as_in_the_paper(runs: Sequence[Run]) -> Measurement:
 
 def level_after_onset(runs: Sequence[Run]) -> Measurement:
     """Median ‖H‖ from the step on at which it first reaches 2/η, within a factor two of it."""
-    run = first(runs)
-    if not phases.reaches_threshold(run):
-        raise NotMeasured(f"{run.config.name}: ‖H‖ never reaches 2/η")
-    start, sharpness = phases.onset(run), phases.column(run, H)
-    after = sharpness.loc[sharpness.index >= start] * run.config.lr / 2
+    after = since_onset(first(runs))
     return Measurement(
         f"median ‖H‖ = {after.median():.2f} × 2/η over {len(after)} measurements from step "
-        f"{start} on, {after.min():.2f} to {after.max():.2f}",
+        f"{after.index[0]} on, {after.min():.2f} to {after.max():.2f}",
         bool(1 / SIMILAR_FACTOR <= after.median() <= SIMILAR_FACTOR),
     )
+
+
+def since_onset(run: Run) -> pd.Series:
+    """‖H‖ in units of 2/η by step, from the first measurement at which it reaches that on.
+
+    Raises:
+        NotMeasured: where it never does.
+    """
+    if not phases.reaches_threshold(run):
+        raise NotMeasured(f"{run.config.name}: ‖H‖ never reaches 2/η")
+    sharpness = phases.column(run, H) * run.config.lr / 2
+    return sharpness.loc[sharpness.index >= phases.onset(run)]
 
 
 # -- Figure 5: three phases ------------------------------------------------------------------------
@@ -192,7 +201,7 @@ def phase_3(runs: Sequence[Run], stop: int | None = None) -> Measurement:
 def late_sharpness(runs: Sequence[Run]) -> Measurement:
     """The last ‖H‖ (median of twenty steps) against phase II, and test accuracy since ‖H‖ stays
     below half of that."""
-    return saturated(first(runs), lambda sharpness, half: _falls_for_good(sharpness, half))
+    return saturated(first(runs), _falls_for_good)
 
 
 def saturated(run: Run, start: Callable[[pd.Series, float], int]) -> Measurement:
@@ -305,8 +314,7 @@ def ordered(
 
 
 def _range(low: float, high: float) -> str:
-    first, last = f"{low:.3g}", f"{high:.3g}"
-    return first if first == last else f"{first} to {last}"
+    return span((low, high), ".3g")
 
 
 def like_full_batch(runs: Sequence[Run], batch_size: int = 512) -> Measurement:
@@ -411,7 +419,7 @@ def relation_correlation(runs: Sequence[Run]) -> Measurement:
     text = f"r = {_range(min(values), max(values))} in {len(values)} run(s)"
     if all(run.config.loss != "squared" for run in runs):
         alone = [jacobian_alone(run) for run in runs]
-        text += f"; {_range(min(alone), max(alone))} with ‖⟨J⟩1̂‖² alone".replace("-", "−")
+        text += f"; {_range(min(alone), max(alone))} with ‖⟨J⟩1̂‖² alone"
     return Measurement(text, min(values) >= LEAST_CORRELATION)
 
 
@@ -496,6 +504,11 @@ def squared_bound(runs: Sequence[Run]) -> Measurement:
 
 
 # -- beyond the paper: how constant is the constant, how tight the bound ---------------------------
+
+
+def lr_and_seed(run: Run) -> str:
+    """What tells the runs of one network apart."""
+    return f"η = {run.config.lr:g}, seed {run.config.seed}"
 
 
 def label(run: Run) -> str:

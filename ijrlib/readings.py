@@ -41,12 +41,6 @@ class Reading:
     measure: Callable[[Sequence[Run]], Measurement]
 
 
-def _span(values: Sequence[float], form: str) -> str:
-    """The least and the largest, or one where they print the same."""
-    low, high = (f"{value:{form}}".replace("-", "−") for value in (min(values), max(values)))
-    return low if low == high else f"{low} to {high}"
-
-
 # -- Figures 4 and 26: the path --------------------------------------------------------------------
 
 
@@ -130,13 +124,7 @@ def either_half(ratios: np.ndarray) -> Measurement:
 
 def level_in_halves(runs: Sequence[Run]) -> Measurement:
     """:func:`either_half` of ‖H‖ since it first reached 2/η."""
-    run = c.first(runs)
-    if not phases.reaches_threshold(run):
-        raise NotMeasured(f"{run.config.name}: ‖H‖ never reaches 2/η")
-    sharpness = phases.column(run, c.H)
-    return either_half(
-        sharpness.loc[sharpness.index >= phases.onset(run)].to_numpy() * run.config.lr / 2
-    )
+    return either_half(e.since_onset(c.first(runs)).to_numpy())
 
 
 def shares_in_halves(runs: Sequence[Run]) -> Measurement:
@@ -173,7 +161,7 @@ def correlation_after_onset(runs: Sequence[Run]) -> Measurement:
         if len(frame) < 4:
             raise NotMeasured(f"{run.config.name}: {len(frame)} steps after the onset")
         found.append(c.correlation(np.log(frame[c.H]), np.log(frame["predictor"])))
-    return Measurement(f"r = {_span(found, '.2f')}", min(found) >= c.LEAST_CORRELATION)
+    return Measurement(f"r = {c.span(found)}", min(found) >= c.LEAST_CORRELATION)
 
 
 def impurity_adds(runs: Sequence[Run]) -> Measurement:
@@ -183,7 +171,7 @@ def impurity_adds(runs: Sequence[Run]) -> Measurement:
         frame = e.relation(run)
         r = c.correlation(np.log(frame[c.H]), np.log(frame["predictor"]))
         gains.append(r - e.jacobian_alone(run))
-    return Measurement(f"r less that of ‖⟨J⟩1̂‖² alone: {_span(gains, '+.3f')}", min(gains) > 0)
+    return Measurement(f"r less that of ‖⟨J⟩1̂‖² alone: {c.span(gains, '+.3f')}", min(gains) > 0)
 
 
 def over_training_set(

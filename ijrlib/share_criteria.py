@@ -20,6 +20,7 @@ from ijrlib.criteria import (
     NotMeasured,
     array,
     correlation,
+    span,
     stored,
 )
 from ijrlib.store import Run
@@ -76,7 +77,7 @@ def level(runs: Sequence[Run]) -> Measurement:
     medians = [float(np.median(v)) for v in values]
     low, high = min(float(v.min()) for v in values), max(float(v.max()) for v in values)
     return Measurement(
-        f"median {_span(medians)} × 2/η; {low:.2f} to {high:.2f} at single steps; "
+        f"median {span(medians)} × 2/η; {low:.2f} to {high:.2f} at single steps; "
         f"{len(medians)} run(s)",
         min(medians) >= 1 / SIMILAR_FACTOR and max(medians) <= SIMILAR_FACTOR,
     )
@@ -86,7 +87,7 @@ def representative(runs: Sequence[Run], name: str = "share_sharpness") -> Measur
     """The bias of each part, in every run."""
     ratios = np.array([bias(run, name) for run in stored(runs)])
     text = "; ".join(
-        f"{share:.0%}: × {_span(column)}" for share, column in zip(SHARES, ratios.T, strict=False)
+        f"{share:.0%}: × {span(column)}" for share, column in zip(SHARES, ratios.T, strict=False)
     )
     return Measurement(
         f"{text}; {len(ratios)} run(s)",
@@ -104,7 +105,7 @@ def excess(runs: Sequence[Run]) -> Measurement:
             raise NotMeasured(f"{run.config.name}: the part does not exceed 2/η either")
         shares.append(float(over[WHOLE] / over[MOST]))
     return Measurement(
-        f"of what exceeds 2/η on {SHARES[MOST]:.0%} of the examples there is {_span(shares)} on "
+        f"of what exceeds 2/η on {SHARES[MOST]:.0%} of the examples there is {span(shares)} on "
         f"all; {len(shares)} run(s)",
         max(shares) <= MOST_OF_EXCESS,
     )
@@ -120,8 +121,3 @@ def together(runs: Sequence[Run]) -> Measurement:
     ]
     text = "; ".join(f"{s:.0%}: r ≥ {r:.2f}" for s, r in zip(SHARES, least, strict=False))
     return Measurement(f"{text}; {len(logs)} run(s)", min(least) >= LEAST_CORRELATION)
-
-
-def _span(values: Sequence[float] | np.ndarray) -> str:
-    low, high = f"{min(values):.2f}", f"{max(values):.2f}"
-    return low if low == high else f"{low} to {high}"

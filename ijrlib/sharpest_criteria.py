@@ -19,7 +19,7 @@ import pandas as pd
 from ijrlib import phases
 from ijrlib.conventions import STEP_FACTORS, SURFACE_DIRECTIONS, SURFACE_POINTS
 from ijrlib.criteria import RISE_FACTOR, Measurement, NotMeasured, NotRun, array, stored
-from ijrlib.evolution_criteria import of, ordered
+from ijrlib.evolution_criteria import lr_and_seed, of, ordered
 from ijrlib.store import Run
 
 EARLY = 0.1
@@ -121,17 +121,13 @@ def peak_in_the_first_half(runs: Sequence[Run]) -> Measurement:
     for run in stored(runs):
         top = eigenvalue(run, 1)
         where = phases.largest(top) / run.config.steps
-        texts.append(f"{_which(run)}: at {where:.0%}, × {_late(run, top) / top.max():.2f}")
+        texts.append(f"{lr_and_seed(run)}: at {where:.0%}, × {_late(run, top) / top.max():.2f}")
         early.append(where <= 0.5)
     return Measurement(
         "when it is largest, and what share of that is left in the last quarter (median): "
         + "; ".join(texts),
         all(early),
     )
-
-
-def _which(run: Run) -> str:
-    return f"η = {run.config.lr:g}, seed {run.config.seed}"
 
 
 def instability(runs: Sequence[Run]) -> Measurement:
@@ -146,7 +142,7 @@ def instability(runs: Sequence[Run]) -> Measurement:
         before, after = fall.loc[fall.index <= onset].max(), fall.loc[fall.index > onset].max()
         if not np.isfinite([before, after]).all():
             raise NotMeasured(f"{run.config.name}: no accuracy before or after step {onset}")
-        texts.append(f"{_which(run)}: {100 * before:.1f} and {100 * after:.1f} points")
+        texts.append(f"{lr_and_seed(run)}: {100 * before:.1f} and {100 * after:.1f} points")
         found.append(before < DROP <= after)
     return Measurement(f"largest fall before and after: {'; '.join(texts)}", all(found))
 
@@ -164,7 +160,7 @@ def stabler_with_batch_norm(runs: Sequence[Run]) -> Measurement:
         if not np.isfinite(falls).all():
             raise NotMeasured(f"{run.config.name}: one measurement of accuracy")
         with_norm, without = (max(0.0, float(fall)) for fall in falls)
-        texts.append(f"{_which(run)}: {100 * with_norm:.1f} and {100 * without:.1f} points")
+        texts.append(f"{lr_and_seed(run)}: {100 * with_norm:.1f} and {100 * without:.1f} points")
         found.append(with_norm < MORE_STABLE * without)
     if not found:
         raise NotRun("no run without batch normalization")

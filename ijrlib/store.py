@@ -111,10 +111,10 @@ def save(run: Run, runs_dir: str | Path | None = None) -> Path:
             try:
                 os.replace(scratch, target)
             except BaseException:
-                os.replace(old / target.name, target)
+                os.replace(old / target.name, target)  # should this fail too, it stays in ``old``
+                os.rmdir(old)
                 raise
-            finally:
-                shutil.rmtree(old)
+            shutil.rmtree(old)
         else:
             os.replace(scratch, target)
     except BaseException:

@@ -431,6 +431,23 @@ def test_a_run_that_cannot_be_put_in_its_place_leaves_the_old_one_there(run, tmp
     assert store.load(CONFIG, tmp_path).provenance == run.provenance
 
 
+def test_an_old_run_that_cannot_be_put_back_is_kept_aside(run, tmp_path, monkeypatch):
+    store.save(run, tmp_path)
+    replace = os.replace
+
+    def failing(one, other):
+        if os.path.dirname(other) == str(tmp_path):
+            raise OSError(5, "Input/output error")
+        replace(one, other)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.os, "replace", failing)
+        with pytest.raises(OSError, match="Input/output"):
+            store.save(store.Run(CONFIG, run.series, {}, {"status": "newer"}), tmp_path)
+    (aside,) = tmp_path.iterdir()
+    assert store.load(aside / CONFIG.name).provenance == run.provenance
+
+
 @pytest.mark.parametrize("name", ["file", "allow_pickle"])
 def test_names_that_numpy_takes_for_arguments_are_refused(run, tmp_path, name):
     with pytest.raises(ValueError, match=f"expected other names, got {name}"):
