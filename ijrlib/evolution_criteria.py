@@ -286,8 +286,9 @@ SYMBOLS = {
 def ordered(
     runs: Sequence[Run], by: str, rising: bool, value: Callable[[Run], float]
 ) -> Measurement:
-    """:func:`ordered_plateaus` for any number of a run."""
-    groups: dict[float, list[float]] = {}
+    """:func:`ordered_plateaus` for any number of a run.  Where not every run of one value is below
+    every run of the next, the text says in how many seeds those of one seed are."""
+    groups: dict[float, list[tuple[int, float]]] = {}
     for run in runs:
         key = getattr(run.config, by)
         if by == "gamma" and run.config.regularizer == "none":
@@ -295,26 +296,36 @@ def ordered(
         found = value(run)
         if not np.isfinite(found):
             raise NotMeasured(f"{run.config.name}: nothing finite to compare")
-        groups.setdefault(float("inf") if key is None else key, []).append(found)
+        groups.setdefault(float("inf") if key is None else key, []).append((run.config.seed, found))
     if len(groups) < 2:
         raise NotMeasured(f"runs of one {by} only")
-    symbol = SYMBOLS[by]
+    symbol, keys = SYMBOLS[by], sorted(groups)
+    seeds = {key: {seed for seed, _ in groups[key]} for key in keys}
+    values = [[found for _, found in groups[key]] for key in keys]
     text = "; ".join(
-        f"{symbol} = {'full' if k == float('inf') else f'{k:g}'}: "
-        f"{_range(min(groups[k]), max(groups[k]))}"
-        for k in sorted(groups)
+        f"{symbol} = {'full' if key == float('inf') else f'{key:g}'}: {span(some, '.3g')}"
+        for key, some in zip(keys, values, strict=True)
     )
-    if min(map(len, groups.values())) < 2:
+    if min(map(len, values)) < 2:
         raise NotMeasured(f"one seed only, its spread is unknown: {text}")
-    keys = sorted(groups, reverse=not rising)
-    holds = all(max(groups[a]) < min(groups[b]) for a, b in pairwise(keys))
-    fewest, most = (count(map(len, groups.values())) for count in (min, max))
-    seeds = f"{fewest}" if fewest == most else f"{fewest} to {most}"
-    return Measurement(f"{text} ({seeds} seeds)", holds)
+    holds = _apart(values, rising)
+    text += f" ({span(map(len, values), 'd')} seeds"
+    shared = set.intersection(*seeds.values())
+    if shared and not holds:
+        alone = [
+            [[found for own, found in groups[key] if own == seed] for key in keys]
+            for seed in shared
+        ]
+        inside = sum(_apart(some, rising) for some in alone)
+        text += f"; in order in {inside} of the {len(shared)} that all have"
+    return Measurement(f"{text})", holds)
 
 
-def _range(low: float, high: float) -> str:
-    return span((low, high), ".3g")
+def _apart(groups: Sequence[Sequence[float]], rising: bool) -> bool:
+    """Whether every value of a group is below (``rising``) or above every one of the next."""
+    if not rising:
+        groups = groups[::-1]
+    return all(max(one) < min(next_) for one, next_ in pairwise(groups))
 
 
 def like_full_batch(runs: Sequence[Run], batch_size: int = 512) -> Measurement:
@@ -416,10 +427,10 @@ def relation_correlation(runs: Sequence[Run]) -> Measurement:
     """Correlation of the logarithms of ‖H‖ and its predictor, the least over the runs; beside it,
     for the cross-entropy, that with ‖⟨J⟩1̂‖² alone."""
     values = [correlation(*_logs(run)) for run in _each(runs)]
-    text = f"r = {_range(min(values), max(values))} in {len(values)} run(s)"
+    text = f"r = {span(values, '.3g')} in {len(values)} run(s)"
     if all(run.config.loss != "squared" for run in runs):
         alone = [jacobian_alone(run) for run in runs]
-        text += f"; {_range(min(alone), max(alone))} with ‖⟨J⟩1̂‖² alone"
+        text += f"; {span(alone, '.3g')} with ‖⟨J⟩1̂‖² alone"
     return Measurement(text, min(values) >= LEAST_CORRELATION)
 
 
@@ -554,7 +565,7 @@ def constants_table(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
                 _quantiles(c),
                 active,
                 *(
-                    _range(float(late[name].min()), float(late[name].max()))
+                    span(late[name], ".3g")
                     for name in ("gauss_newton_share", "bound_ratio")
                 ),
             ]

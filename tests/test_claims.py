@@ -964,3 +964,20 @@ def test_seeds_are_counted_setting_by_setting():
     compare = partial(evolution_criteria.ordered_plateaus, name=H, by="lr", rising=False)
     assert compare(runs).value.endswith("(3 seeds)")
     assert compare(runs[:-1]).value.endswith("(2 to 3 seeds)")
+
+
+def test_where_seeds_overlap_the_text_counts_those_in_order_by_themselves():
+    heights = {0: (3.0, 2.0, 1.0), 1: (2.5, 2.4, 0.5), 2: (1.0, 2.0, 0.5)}
+    runs = [
+        phase_run(lr=lr, seed=seed)
+        for seed in heights
+        for lr in (0.01, 0.02, 0.04)
+        if (lr, seed) != (0.04, 1)
+    ]
+
+    def compare(some, rising):
+        height = lambda run: heights[run.config.seed][round(np.log2(run.config.lr / 0.01))]
+        return evolution_criteria.ordered(some, "lr", rising, height).value
+
+    assert compare(runs, False).endswith("(2 to 3 seeds; in order in 1 of the 2 that all have)")
+    assert compare(runs, True).endswith("in order in 0 of the 2 that all have)")
