@@ -140,10 +140,10 @@ def load(
     if classes != own_classes and not pairs:
         raise ValueError(f"{name} has {own_classes} classes, or 100 as pairs; got {classes}")
     channels = part.images.shape[-1]
-    if len(shape) != 3 or shape[0] not in (channels, 3):
+    if len(shape) != 3 or shape[0] not in (channels, 3) or min(shape) < 1:
         raise ValueError(
             f"{name} has {channels} channel(s): expected a shape (C, H, W) with C = {channels}"
-            f"{' or 3' if channels == 1 else ''}, got {tuple(shape)}"
+            f"{' or 3' if channels == 1 else ''} and H, W ≥ 1, got {tuple(shape)}"
         )
 
     generator = torch.Generator().manual_seed(seed)
@@ -197,9 +197,9 @@ def _load_text(
     inputs: str,
     folder: Path,
 ) -> Dataset:
-    if len(shape) != 1:
+    if len(shape) != 1 or shape[0] < 1:
         raise ValueError(
-            f"{name} is made of words: expected a shape (T,), the number of words, got "
+            f"{name} is made of words: expected a shape (T,), the number T ≥ 1 of words, got "
             f"{tuple(shape)}"
         )
     if inputs != "standardized":

@@ -469,6 +469,11 @@ def test_a_colour_image_is_not_turned_into_a_grey_one(folder):
         datasets.load("cifar10", 2, (1, 28, 28), 10, SEED)
 
 
+def test_images_without_pixels_are_refused():
+    with pytest.raises(ValueError, match=r"H, W ≥ 1.*\(1, 8, 0\)"):
+        datasets.load("digits", 5, (1, 8, 0), 10, SEED)
+
+
 # --- a torchvision that doesn't fit its torch ----------------------------------------------------
 
 BROKEN = """

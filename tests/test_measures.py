@@ -710,9 +710,12 @@ def test_trace_and_frobenius_norm_of_the_hessian_are_within_their_errors_of_the_
     s = state()
     out = measures.hessian_trace(s)
     h = dense.hessian(s.model, s.loss, *s.probe)
-    for name, exact in (("trace", h.trace()), ("frobenius_sq", h.square().sum())):
-        error = out[f"hessian_{name}_error"]
-        assert abs(out[f"hessian_{name}"] - float(exact)) < 4 * error
+    for name, matrix in (("trace", h), ("frobenius_sq", h @ h)):
+        off = matrix - torch.diag(matrix.diagonal())
+        expected = float((2 * off.square().sum() / measures.TRACE_SAMPLES).sqrt())
+        # the deviation of ten values is within a factor 2 of the true one but once in a hundred
+        assert expected / 2 < out[f"hessian_{name}_error"] < 2 * expected
+        assert abs(out[f"hessian_{name}"] - float(matrix.trace())) < 4 * expected
 
 
 def sharpest_oracle(s):

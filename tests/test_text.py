@@ -169,6 +169,7 @@ def test_a_damaged_file_and_one_without_the_columns_are_refused(folder):
     ("arguments", "message"),
     [
         ((5, (3, 32, 32), 2), r"made of words.*\(T,\).*\(3, 32, 32\)"),
+        ((5, (0,), 2), r"made of words.*T ≥ 1.*\(0,\)"),
         ((5, (80,), 1), r"2 classes.*got 1"),
         ((401, (80,), 2), r"400 examples.*401"),
         ((0, (80,), 2), r"400 examples.*0"),
