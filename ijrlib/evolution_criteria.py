@@ -275,7 +275,6 @@ def ordered_plateaus(
 
 SYMBOLS = {
     "lr": "η",
-    "batch_size": "B",
     "sharpest": "K",
     "momentum": "β",
     "gamma": "γ",
@@ -284,10 +283,11 @@ SYMBOLS = {
 
 
 def ordered(
-    runs: Sequence[Run], by: str, rising: bool, value: Callable[[Run], float]
+    runs: Sequence[Run], by: str, rising: bool, value: Callable[[Run], float], batch: str = "B"
 ) -> Measurement:
     """:func:`ordered_plateaus` for any number of a run.  Where not every run of one value is below
-    every run of the next, the text says in how many seeds those of one seed are."""
+    every run of the next, the text says in how many seeds those of one seed are.  The companion
+    papers write S for the size of a ``batch``."""
     groups: dict[float, list[tuple[int, float]]] = {}
     for run in runs:
         key = getattr(run.config, by)
@@ -299,7 +299,7 @@ def ordered(
         groups.setdefault(float("inf") if key is None else key, []).append((run.config.seed, found))
     if len(groups) < 2:
         raise NotMeasured(f"runs of one {by} only")
-    symbol, keys = SYMBOLS[by], sorted(groups)
+    symbol, keys = batch if by == "batch_size" else SYMBOLS[by], sorted(groups)
     seeds = {key: {seed for seed, _ in groups[key]} for key in keys}
     values = [[found for _, found in groups[key]] for key in keys]
     text = "; ".join(
@@ -564,10 +564,7 @@ def constants_table(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
                 label(run),
                 _quantiles(c),
                 active,
-                *(
-                    span(late[name], ".3g")
-                    for name in ("gauss_newton_share", "bound_ratio")
-                ),
+                *(span(late[name], ".3g") for name in ("gauss_newton_share", "bound_ratio")),
             ]
         )
     return header, table

@@ -297,6 +297,12 @@ def test_the_width_counts_from_the_break_even_point_on_which_is_before_the_edge(
     assert companion_criteria.step_width([run]).holds
 
 
+def test_the_size_of_a_batch_is_called_s_as_in_the_companion_papers():
+    some = [break_even_run(batch_size=size, seed=seed) for size in (32, 128) for seed in (0, 1)]
+    value = companion_criteria.largest(some, companion_criteria.H, "batch_size", True).value
+    assert value.startswith("S = 32: ") and "; S = 128: " in value
+
+
 def test_the_timeline_is_ordered_by_batch_size():
     some = [break_even_run(batch_size=size) for size in (128, 32)]
     rows = companion_criteria.timeline(some)[1]
