@@ -25,7 +25,7 @@ from ijrlib.operators import (
     cross_entropy,
     linearize,
 )
-from ijrlib.spectra import Eigenpair, top_eigenpair
+from ijrlib.spectra import Eigenpair, top_eigenpair, top_eigenpairs
 
 SUBSET = 9
 """One in so many examples goes into the subset, or more:"""
@@ -49,7 +49,7 @@ INDEPENDENT_RESIDUAL = 0.05
 """relative residual at which to stop, of the Lanczos iteration that owes nothing to the subset."""
 
 LANCZOS_RESIDUAL = 2e-2
-"""Relative residual of the sharpness' eigenvector where H is asked alone; the eigenvalue's error is
+"""Relative residual of the first two eigenvectors where H is asked alone; the eigenvalue's error is
 of second order in it."""
 
 
@@ -221,7 +221,9 @@ def _top_eigenpair(
     if subset is None:
         if cold:
             return top_eigenpair(linear.hessian, rtol=two_level.COLD_RESIDUAL, seed=seed)
-        return top_eigenpair(linear.hessian, starts, rtol=LANCZOS_RESIDUAL, seed=seed)
+        # two of them, lest r of the measurement before be believed while another has overtaken it
+        count = min(2, len(linear.gradient))
+        return top_eigenpairs(linear.hessian, count, starts, rtol=LANCZOS_RESIDUAL, seed=seed)[0]
     pair = two_level.top_eigenpair(
         linear.hessian,
         subset.gauss_newton,
@@ -245,7 +247,8 @@ def _singular_pair(
     start = None if previous is None else previous.singular
     normal = _normal(linear.mean_jacobian)
     if subset is None:
-        return top_eigenpair(normal, start, rtol=two_level.COLD_RESIDUAL, seed=seed)
+        count = 1 if start is None else min(2, normal.shape[0])
+        return top_eigenpairs(normal, count, start, rtol=two_level.COLD_RESIDUAL, seed=seed)[0]
     return two_level.top_eigenpair(
         normal, _normal(subset.mean_jacobian), start, rtol=rtol, seed=seed
     )

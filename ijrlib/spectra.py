@@ -125,14 +125,16 @@ def top_eigenpairs(
     randoms = torch.Generator().manual_seed(seed)
     # k random vectors, so that a multiple eigenvalue is seen as often as it occurs
     starts = random_vectors(op, k, randoms) if v0 is None else start_vectors(op, v0)
-    dtype = starts[0].dtype
+    dtype, ahead = starts[0].dtype, list[Tensor]()  # residuals, once all the starts are asked
     space = Subspace(op, starts[0], min(m, basis_size(starts[0], BASIS + 2 * k, least=k + 8)))
     since, total, smallest = len(starts), -math.inf, math.inf  # products, Σ values, residual
     while True:
         if not space.finite:
             nan = float("nan")
             return [Eigenpair(nan, space.basis[0], nan, space.products, False)] * k
-        if space.size >= k:
+        ended = space.size == m or space.products >= max_products
+        # all the start vectors have their say before a pair is believed
+        if space.size >= k and (not starts or ended or space.size == space.capacity):
             values, mixing = space.ritz()
             residuals = [space.residual(values[j], mixing[:, j]) for j in range(k)]
             norms = [float(norm(r)) for r in residuals]
@@ -146,7 +148,7 @@ def top_eigenpairs(
                     gain = PATIENCE * smallest**2 / (4 * float(values.abs().max()))
                     stalled = now - total < gain
                     since, total, smallest = space.products, now, math.inf
-            if not open_ or stalled or space.size == m or space.products >= max_products:
+            if ended or not (starts or (open_ and not stalled)):
                 return [
                     Eigenpair(
                         value=(value := float(values[j])),
@@ -157,11 +159,12 @@ def top_eigenpairs(
                     )
                     for j in range(k)
                 ]
-            if not starts:
-                starts.extend(residuals[j] for j in open_)
+            if not starts and not ahead:
+                ahead.extend(residuals[j] for j in open_)
             if space.size == space.capacity:
                 space.restart(mixing[:, : k + 4])
-        if not starts or not space.expand(starts.pop(0)):
+        wanted = starts or ahead
+        if not wanted or not space.expand(wanted.pop(0)):
             space.expand(_random(op, randoms))  # an invariant subspace: look outside it
             since, total, smallest = space.products, -math.inf, math.inf
 

@@ -53,6 +53,39 @@ def test_sharpness_jacobian_and_gradient_are_those_of_the_dense_matrices(kind, l
         assert found.impurity == pytest.approx(float(tops.mean()), rel=1e-12)
 
 
+class Two(nn.Module):
+    """Two layers that share neither inputs nor examples: H is block diagonal."""
+
+    def __init__(self, scale):
+        super().__init__()
+        self.scale = scale
+        generator = torch.Generator().manual_seed(0)
+        for name in ("a", "b"):
+            weight = torch.randn(2, 3, generator=generator, dtype=torch.float64)
+            self.register_parameter(name, nn.Parameter(weight / 3))
+
+    def forward(self, x):
+        return x[:, :3] @ self.a.T + self.scale * x[:, 3:] @ self.b.T
+
+
+@pytest.mark.parametrize("count", [100, 2 * room.SMALLEST_SUBSET])
+def test_an_eigenvector_that_another_overtakes_is_left(count):
+    """The one of the first layer stays an eigenvector of H, with a residual of 0, and of no
+    interest; so with ⟨J⟩ of 128 examples."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(count, 6, generator=generator, dtype=torch.float64)
+    x[: count // 2, 3:], x[count // 2 :, :3] = 0, 0
+    y = torch.randint(2, (count,), generator=generator)
+    found = None
+    for scale in (0.5, 0.9, 1.1, 1.5):
+        model = Two(scale)
+        found = room.curvature(model, LOSSES["cross_entropy"], (x, y), found)
+        values = torch.linalg.eigvalsh(dense.hessian(model, "cross_entropy", x, y))
+        assert found.top.value == pytest.approx(float(values[-1]), rel=1e-3)
+        singular = torch.linalg.svdvals(dense.jacobians(model, x).mean(0))
+        assert found.jacobian_norm == pytest.approx(float(singular[0]), rel=1e-3)
+
+
 def test_the_impurity_is_for_the_librarys_cross_entropy_alone():
     data = dense.examples(20)
     model = dense.network("linear")

@@ -533,13 +533,29 @@ def test_half_precision_is_refused_with_what_is_expected(dtype):
         spectra.top_eigenpairs(op, 2)
 
 
+@pytest.mark.parametrize(("known", "products"), [((0, 2), 2), ((0, 1, 2), 3), ((2, 0), 2)])
+def test_every_start_vector_is_asked_before_a_pair_is_believed(known, products):
+    """The first one here is an eigenvector, with a residual of 0, and not that of the largest."""
+    matrix = torch.diag(torch.tensor([1.0, 2.0, 3.0, 0.0], dtype=torch.float64))
+    pair = spectra.top_eigenpair(matrix, v0=torch.eye(4, dtype=torch.float64)[:, known])
+    assert (pair.value, pair.residual, pair.products) == (3.0, 0.0, products)
+
+
+def test_more_start_vectors_than_the_basis_has_room_for_are_all_asked():
+    m = spectra.BASIS + 40
+    matrix = torch.diag(torch.arange(m, dtype=torch.float64))
+    pair = spectra.top_eigenpair(matrix, v0=torch.eye(m, dtype=torch.float64))
+    assert pair.value == pytest.approx(m - 1, rel=1e-12) and pair.products == m
+
+
 @pytest.mark.parametrize("method", ["lanczos", "power"])
 def test_columns_of_start_vectors_that_are_zero_or_not_finite_are_left_out(method):
     matrix = symmetric(bulk(5.0, 3.0))
     top = torch.linalg.eigh(matrix).eigenvectors[:, -1]
     columns = torch.stack([0 * top, top * torch.nan, top, torch.ones_like(top)], dim=1)
     pair = spectra.top_eigenpair(matrix, v0=columns, method=method)
-    assert pair.products == 1 and pair.converged and abs(pair.value - 5) < 1e-12
+    assert pair.products == (2 if method == "lanczos" else 1)
+    assert pair.converged and abs(pair.value - 5) < 1e-12
     with pytest.raises(ValueError, match="finite vector other than zero"):
         spectra.top_eigenpair(matrix, v0=columns[:, :2], method=method)
 
