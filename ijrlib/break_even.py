@@ -57,7 +57,12 @@ def sampling(examples: int, batch_size: int | None) -> Fraction:
 
 
 def enumerated_growth(lr: Fraction, curvatures: Sequence[Fraction], batch_size: int) -> Fraction:
-    """The mean of (1 − ηH_B)² over all mini-batches B, exactly."""
+    """The mean of (1 − ηH_B)² over all mini-batches B, exactly.
+
+    Raises:
+        ValueError: as :func:`growth`.
+    """
+    sampling(len(curvatures), batch_size)
     factors = [
         (1 - lr * sum(batch) / batch_size) ** 2 for batch in combinations(curvatures, batch_size)
     ]
@@ -67,7 +72,12 @@ def enumerated_growth(lr: Fraction, curvatures: Sequence[Fraction], batch_size: 
 def batch_curvatures(
     curvatures: np.ndarray, batch_size: int, draws: int, seed: int = 0
 ) -> np.ndarray:
-    """H_B of random mini-batches, shape (draws,)."""
+    """H_B of random mini-batches, shape (draws,).
+
+    Raises:
+        ValueError: as :func:`growth`.
+    """
+    sampling(len(curvatures), batch_size)
     rng = np.random.default_rng(seed)
     order = rng.permuted(np.broadcast_to(curvatures, (draws, len(curvatures))), axis=1)
     return order[:, :batch_size].mean(axis=1)

@@ -149,7 +149,7 @@ def _stored(folder: Path) -> list[str]:
     times = f" × {threads:g}" if told.get("device") == "cpu" else ""
     return [
         str(told.get("status")),
-        f"{run.series['step'].iloc[-1]:,}",
+        f"{run.series['step'].max():,.0f}" if len(run.series) else "none",
         f"{size / 1e6:.2f} MB",
         f"{minutes:.1f} min {told.get('device')}{times}",
     ]
@@ -170,9 +170,10 @@ def show(
     typer.echo(json.dumps(found.provenance, indent=1, sort_keys=True))
     rows = []
     for name in found.series.columns.drop("step"):
-        values = found.series[name].dropna()
-        numbers = (values.iloc[0], values.iloc[-1], values.min(), values.max())
-        rows.append([name, f"{len(values):,}", *(f"{v:.6g}" for v in numbers)])
+        values = found.series[name].dropna().to_numpy()
+        numbers = (values[0], values[-1], values.min(), values.max()) if len(values) else ()
+        told = [f"{v:.6g}" for v in numbers] or [""] * 4
+        rows.append([name, f"{len(values):,}", *told])
     _print_table(["column", "steps", "first", "last", "smallest", "largest"], rows)
     arrays = [n for n in found.arrays if not n.endswith(".steps")]
     _print_table(["array", "shape"], [[n, str(found.arrays[n].shape)] for n in arrays])
@@ -242,6 +243,7 @@ def bench(
     with _clear_errors():
         from ijrlib import benchmark_suite
 
+        benchmarks.folder(out).mkdir(parents=True, exist_ok=True)  # before the half hour
         document = benchmark_suite.run(
             only or (), repeats, threads, device, say=lambda text: typer.echo(text, err=True)
         )
@@ -273,8 +275,8 @@ class _clear_errors:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         from ijrlib.store import RunIsBusy
 
-        expected = ValueError | FileNotFoundError | ModuleNotFoundError | PermissionError
-        if isinstance(error, expected | RunIsBusy):
+        files = FileExistsError | FileNotFoundError | PermissionError
+        if isinstance(error, files | ValueError | ModuleNotFoundError | RunIsBusy):
             typer.echo(f"ijr: {error}", err=True)
             raise typer.Exit(2) from None
 

@@ -90,11 +90,12 @@ def _difference(
     if not len(steps) or one.shape[1] != two.shape[1]:
         return Difference(name, 0, nan, -1, nan, nan)
     a, b = one[at_1], two[at_2]
-    both = np.isnan(a) & np.isnan(b)
+    both = np.isnan(a) & np.isnan(b) | np.isinf(a) & (a == b)
     a, b = np.where(both, 0.0, a), np.where(both, 0.0, b)
     size = np.maximum(np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1))
     distance = np.linalg.norm(a - b, axis=1)
-    relative = np.divide(distance, size, out=np.zeros_like(distance), where=size != 0)
+    with np.errstate(invalid="ignore"):  # ∞/∞
+        relative = np.divide(distance, size, out=np.zeros_like(distance), where=size != 0)
     k = int(np.argmax(np.nan_to_num(relative, nan=np.inf)))
     values = [float(v[k, 0]) if v.shape[1] == 1 else float(np.linalg.norm(v[k])) for v in (a, b)]
     return Difference(name, len(steps), float(relative[k]), int(steps[k]), *values)

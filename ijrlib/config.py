@@ -381,7 +381,8 @@ class RunConfig:
     def measured_steps(self, measure: str) -> list[int]:
         """The steps 0 … ``steps`` at which a measure is taken, in order."""
         windows = self.windows(measure)
-        return sorted({s for w in windows for s in range(*w) if s <= self.steps})
+        last = self.steps + 1
+        return sorted({s for start, stop, by in windows for s in range(start, min(stop, last), by)})
 
 
 def _one_of(field: str, value: object, valid: tuple[str, ...]) -> None:

@@ -25,22 +25,21 @@ from ijrlib.operators import (
     cross_entropy,
     linearize,
 )
-from ijrlib.spectra import Eigenpair, top_eigenpair, top_eigenpairs
+from ijrlib.spectra import Eigenpair, norm, top_eigenpair, top_eigenpairs
 
 SUBSET = 9
-"""One in so many examples goes into the subset, or more:"""
+"""One in so many examples goes into the subset;"""
 
 SMALLEST_SUBSET = 64
-"""a smaller subset leads astray.  With less than twice as many examples, H is asked alone
-(Lanczos)."""
+"""a smaller one leads astray.  Where it would be smaller, H is asked alone (Lanczos)."""
 
 RTOL = 4e-3
 """Estimated relative error of the sharpness, and of ‖⟨J⟩‖², at which to stop; how far the true
 error along training at the edge of stability is from it shows the chapter "Benchmarks".  Where the
 largest eigenvalues lie close to each other, as with very many classes at the start of training, and
 where a few examples that are classified right bend the loss as no other does, the estimate can be
-too low, and only the reported residual bounds the error; :func:`measure` can ask H
-independently."""
+too low.  The reported residual does not tell: it bounds the distance to an eigenvalue of H, which
+need not be the largest.  :func:`measure` can ask H independently."""
 
 INDEPENDENT_PRODUCTS = 10
 """Products with H at most, and"""
@@ -97,8 +96,8 @@ class Curvature:
     @property
     def gradient_alignment(self) -> float:
         """|cos(g, r)| of the gradient and the top eigenvector r (Figure 10); 0 where g = 0."""
-        norm = float(self.gradient.norm())
-        return abs(float(self.top.vector @ self.gradient)) / norm if norm else 0.0
+        length = norm(self.gradient)
+        return abs(float(self.top.vector @ (self.gradient / length))) if length != 0 else 0.0
 
 
 def curvature(
@@ -123,8 +122,9 @@ def curvature(
         rtol: estimated relative error of the sharpness, and of ‖⟨J⟩‖², at which to stop.
         seed: of the cold start.
 
-    The cost is about 8 gradients warm and 14 cold for the paper's convolutional networks (chapter
-    "Benchmarks"); memory is that of the kept graphs and some 90 vectors in R^m.
+    The cost is about 8 gradients warm and 14 cold for the paper's convolutional networks on a
+    thousand examples (chapter "Benchmarks"), and two or three times as many on a few hundred, where
+    H is asked alone; memory is that of the kept graphs and some 90 vectors in R^m.
     """
     linear = linearize(model, loss, data, chunk=chunk)
     return measure(linear, None if previous is None else previous.starts, rtol=rtol, seed=seed)
@@ -183,17 +183,19 @@ def _subset(linear: Linearization) -> Linearization | None:
             f"{inputs} inputs, got {len(size)} rows"
         )
     size = size.view(inputs, -1).amax(1)
-    if len(size) < 2 * SMALLEST_SUBSET:
+    count = len(size) // SUBSET
+    if count < SMALLEST_SUBSET:
         return None
-    count = max(len(size) // SUBSET, SMALLEST_SUBSET)
     places = torch.linspace(0, len(size) - 1, count, dtype=torch.float64).round().long()
     chosen = size.argsort(descending=True, stable=True)[places.to(size.device)]
     taken = torch.zeros(len(size), dtype=torch.bool, device=size.device)
     taken[chosen] = True
     masks = taken.split([len(y) for _, y in pairs])
-    x = torch.cat([part[mask] for (part, _), mask in zip(pairs, masks, strict=True)])
-    y = torch.cat([part[mask] for (_, part), mask in zip(pairs, masks, strict=True)])
-    return linearize(model, loss, (x, y), chunk=len(pairs[0][1]), cache_bytes=CACHE_BYTES // 3)
+    parts = [(x[mask], y[mask]) for (x, y), mask in zip(pairs, masks, strict=True) if mask.any()]
+    data: object = parts
+    if len({(x.shape[1:], y.shape[1:]) for x, y in parts}) == 1:  # else texts, say, of some lengths
+        data = tuple(map(torch.cat, zip(*parts, strict=True)))
+    return linearize(model, loss, data, chunk=len(pairs[0][1]), cache_bytes=CACHE_BYTES // 3)
 
 
 def _top_eigenpair(

@@ -128,7 +128,8 @@ def impurity(p: Array, method: str = "secular") -> Array:
     q = q^(1), the derivative of diag(p) − ppᵀ; a constant added to all entries would not matter,
     since p moves in the simplex. At a tie p_(1) = … = p_(k) the gradient is 1/k on the tied
     classes: the derivative for k = 2, and for k > 2, where λ^(1) is a multiple eigenvalue and has
-    none, the symmetric element of its subdifferential. At one-hot p = e_i it is −1 at i, 0 else.
+    none, the symmetric element of its subdifferential; higher derivatives are not to be relied on
+    there (they are returned as 0). At one-hot p = e_i the gradient is −1 at i, 0 else.
 
     Raises ValueError for a p that is no probability vector or an unknown method.
     """

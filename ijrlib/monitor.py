@@ -20,6 +20,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pandas as pd
@@ -151,7 +152,7 @@ class CurvatureMonitor:
         model, loss = self.model, self.loss
         if floating != {dtype}:
             model, loss = _converted(model, dtype), _converted(loss, dtype)
-        inputs = _mapped(self.inputs, lambda t: t.to(dtype) if t.is_floating_point() else t)
+        inputs = _mapped(self.inputs, partial(_as_type, dtype=dtype))
         index = torch.arange(len(self.labels), device=self.labels.device)
         try:
             linear = linearize(
@@ -281,12 +282,19 @@ def _converted(module: Any, dtype: torch.dtype) -> Any:
     if not isinstance(module, nn.Module):
         return module
     try:
-        return copy.deepcopy(module).to(dtype)
+        return copy.deepcopy(module)._apply(lambda t: _as_type(t, dtype))
     except RuntimeError as error:
         raise ValueError(
             f"expected a {type(module).__name__} that copy.deepcopy copies, as it is measured in "
             f"{dtype}; got {error}"
         ) from error
+
+
+def _as_type(t: Tensor, dtype: torch.dtype) -> Tensor:
+    """Real numbers in a precision, complex ones in that of their parts, integers as they are."""
+    if t.is_complex():
+        return t.to(dtype.to_complex())
+    return t.to(dtype) if t.is_floating_point() else t
 
 
 def _uncompiled(model: nn.Module) -> contextlib.AbstractContextManager:

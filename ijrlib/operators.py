@@ -21,9 +21,10 @@ from torch.backends import mha
 from torch.func import jvp
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.checkpoint import CheckpointError
 
 from ijrlib.convolution import fast_double_backward
-from ijrlib.functional import call, replaced
+from ijrlib.functional import call, without_padding
 from ijrlib.normalization import (
     normalizes_weights,
     plain_normalization,
@@ -196,9 +197,9 @@ class _Passes:
 
     def __init__(self, model: nn.Module, xs: Sequence[Tensor]) -> None:
         self.model = model
-        self.params = trainable(model)
-        self.names = list(self.params)
-        self.tensors = list(self.params.values())
+        self.names = list(trainable(model))
+        # leaves of their own, for hooks on the model's are of its training
+        self.tensors = [p.detach().requires_grad_() for p in trainable(model).values()]
         self.m = sum(p.numel() for p in self.tensors)
         self.dtype, self.device = self.tensors[0].dtype, self.tensors[0].device
         self.xs = xs
@@ -222,6 +223,11 @@ class _Passes:
             z = self._called(i, params, x)
         if z.ndim != 2:
             raise ValueError(f"expected logits of shape (examples, classes), got {tuple(z.shape)}")
+        if z.dtype != self.dtype and not torch.is_autocast_enabled(self.device.type):
+            raise ValueError(
+                f"expected logits in {self.dtype}, as the parameters are, got {z.dtype} (autocast "
+                "within the model?)"
+            )
         return z
 
     def _called(self, i: int, params: dict[str, Tensor], x: Tensor) -> Tensor:
@@ -268,7 +274,7 @@ def _forward_mode(model: nn.Module) -> list[Callable[[], contextlib.AbstractCont
     has none in reverse mode either, and recurrent layers without oneDNN, which has none."""
     contexts: list[Callable[[], contextlib.AbstractContextManager]] = []
     if any(getattr(module, "padding_idx", None) is not None for module in model.modules()):
-        contexts.append(lambda: replaced({F.embedding: _embedding}))
+        contexts.append(without_padding)
     if any(isinstance(module, nn.RNNBase) for module in model.modules()):
         contexts.append(_without_onednn)
     return contexts
@@ -282,15 +288,6 @@ def _without_onednn() -> Iterator[None]:
             yield
 
 
-def _embedding(
-    input: Tensor, weight: Tensor, padding_idx: int | None = None, *args, **kwargs
-) -> Tensor:
-    if padding_idx is not None:
-        fixed = torch.arange(len(weight), device=weight.device) == padding_idx % len(weight)
-        weight = torch.where(fixed[:, None], weight.detach(), weight)
-    return F.embedding(input, weight, None, *args, **kwargs)
-
-
 def _fast_layout(x: Tensor) -> Tensor:
     """Images on a CPU with channels last, which takes an eighth off a pass; the rest as it is.
     A model that flattens with ``view`` refuses it, and gets the layout that was given."""
@@ -301,7 +298,13 @@ def _fast_layout(x: Tensor) -> Tensor:
 
 def _gradient(output: Tensor, inputs: Sequence[Tensor], **kwargs) -> tuple[Tensor, ...]:
     """∂output/∂inputs, zeros where an input does not matter."""
-    return torch.autograd.grad(output, inputs, materialize_grads=True, **kwargs)
+    try:
+        return torch.autograd.grad(output, inputs, materialize_grads=True, **kwargs)
+    except CheckpointError as error:
+        raise ValueError(
+            "expected attention and weight_norm without gradient checkpointing, as they are "
+            "computed by their formulas here; got a CheckpointError"
+        ) from error
 
 
 CACHE_BYTES = 3 << 29
@@ -372,8 +375,8 @@ def linearize(
     """
     pairs = chunks(data, chunk)
     passes = _Passes(model, [x for x, _ in pairs])
-    tensors = [p.view_as(p) for p in passes.tensors]
-    build = _graph_builder(passes, pairs, loss, tensors)
+    tensors = passes.tensors
+    build = _graph_builder(passes, pairs, loss)
     kept: dict[int, _Graph] = {}
     values = torch.zeros((), dtype=passes.dtype, device=passes.device)
     gradient = torch.zeros(passes.m, dtype=passes.dtype, device=passes.device)
@@ -409,7 +412,7 @@ def linearize(
     def jacobian_product(u: Tensor) -> Tensor:
         total = torch.zeros(passes.m, dtype=passes.dtype, device=passes.device)
         for i in passes.mine:
-            z = kept[i].z if i in kept else passes.logits(i, tensors)
+            z = kept[i].z if i in kept else passes.logits(i)
             value = (z.mean(0) @ u) * passes.weights[i]
             total += flatten(_gradient(value, tensors, retain_graph=i in kept))
         summed(total)
@@ -438,7 +441,7 @@ def linearize(
         direction = unflatten(v, passes.tensors)
         total = torch.zeros_like(v)
         for i in passes.mine:
-            z = kept[i].z if i in kept else passes.logits(i, tensors)
+            z = kept[i].z if i in kept else passes.logits(i)
             y = pairs[i][1]
             weighted = logit_hessian_product(loss, z, y, tangents(i, direction))  # M Jᵀv / n
             value = (z * weighted).sum() * passes.weights[i]
@@ -464,16 +467,16 @@ def linearize(
 
 
 def _graph_builder(
-    passes: _Passes, pairs: Sequence[tuple[Tensor, Tensor]], loss: Loss, tensors: Sequence[Tensor]
+    passes: _Passes, pairs: Sequence[tuple[Tensor, Tensor]], loss: Loss
 ) -> Callable[[int], tuple[Tensor, _Graph]]:
     def build(i: int) -> tuple[Tensor, _Graph]:
         with fast_double_backward():
-            z = passes.logits(i, tensors)
+            z = passes.logits(i)
         value = loss(z, pairs[i][1]) * passes.weights[i]
         (cotangents,) = _gradient(value, [z], create_graph=True)
         if not cotangents.requires_grad:
             cotangents.requires_grad_()
-        slopes = _gradient(z, tensors, grad_outputs=cotangents, create_graph=True)
+        slopes = _gradient(z, passes.tensors, grad_outputs=cotangents, create_graph=True)
         return value.detach(), _Graph(z, cotangents, slopes)
 
     return build
@@ -511,8 +514,7 @@ def hessian(
         return linearize(model, loss, data, chunk=chunk).hessian
     pairs = chunks(data, chunk)
     passes = _Passes(model, [x for x, _ in pairs])
-    tensors = [p.view_as(p) for p in passes.tensors]
-    build = _graph_builder(passes, pairs, loss, tensors)
+    build = _graph_builder(passes, pairs, loss)
 
     @torch.enable_grad()
     def product(v: Tensor) -> Tensor:
@@ -520,7 +522,7 @@ def hessian(
         total = torch.zeros_like(v)
         for i in passes.mine:
             if (inner := build(i)[1].along(direction)) is not None:
-                total += flatten(_gradient(inner, tensors))
+                total += flatten(_gradient(inner, passes.tensors))
         summed(total)
         return total
 
@@ -560,7 +562,9 @@ def logit_hessian_product(loss: Loss, z: Tensor, y: Tensor, u: Tensor) -> Tensor
     z = z.detach().requires_grad_()
     with torch.enable_grad():
         (slope,) = torch.autograd.grad(loss(z, y), z, create_graph=True)
-        (out,) = torch.autograd.grad(slope, z, u)
+        if not slope.requires_grad:  # a loss that is linear in z
+            return torch.zeros_like(u)
+        (out,) = _gradient(slope, [z], grad_outputs=u)
     return out
 
 

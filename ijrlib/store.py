@@ -12,7 +12,6 @@ that was cut off, edited or renamed is refused with the reason.
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import os
@@ -84,8 +83,9 @@ def save(run: Run, runs_dir: str | Path | None = None) -> Path:
     complete.
 
     Raises:
-        ValueError: where the series has no ``step`` column or its steps do not increase, or a
-            column or an array is not of numbers (of real ones; arrays may be of truth values too).
+        ValueError: where the series has no ``step`` column or its steps do not increase, a column
+            or an array is not of numbers (of real ones; arrays may be of truth values too), or an
+            array is without its steps.
     """
     _check_steps(run.series)
     _check_columns(run.series)
@@ -228,6 +228,13 @@ def _check_arrays(arrays: Mapping[str, Any]) -> None:
     kinds = {name: np.asanyarray(array).dtype for name, array in arrays.items()}
     if words := [f"{name} ({kind})" for name, kind in kinds.items() if kind.kind not in "fiub"]:
         raise ValueError(f"expected numbers, got something else in {', '.join(words)}")
+    for name in (name for name in arrays if not name.endswith(".steps")):
+        shapes = [np.shape(arrays[key]) for key in (name, f"{name}.steps") if key in arrays]
+        if len(shapes) < 2 or not shapes[0] or shapes[1] != shapes[0][:1]:
+            raise ValueError(
+                f"arrays: expected {name} of shape (T, …) and {name}.steps of shape (T,), got "
+                f"{' and '.join(map(str, shapes))}"
+            )
 
 
 def find(runs_dir: str | Path | None = None, **fields: Any) -> list[Run]:
@@ -269,7 +276,8 @@ def named(name: str | Path, runs_dir: str | Path | None = None) -> Run:
     if Path(name).is_dir():
         return load(Path(name).resolve())
     parent = _runs_dir(runs_dir)
-    folders = sorted(p.parent for p in parent.glob(f"{glob.escape(str(name))}*/run.json"))
+    stored = (p.parent for p in parent.glob("*/run.json"))
+    folders = sorted(folder for folder in stored if folder.name.startswith(str(name)))
     if not folders:
         raise MissingRun(f"no run at {name}, and none below {parent} whose name begins with it")
     if len(folders) > 1:

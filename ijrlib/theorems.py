@@ -304,7 +304,8 @@ def verify_theorem_2(
     labels = torch.zeros(len(x), dtype=torch.long, device=x.device)  # M does not depend on them
     again = top_eigenpair(gauss_newton(model, LOSSES[loss], (x, labels)), rtol=rtol, seed=1)
     unit = torch.finfo(bound.vector.dtype).eps / 2
-    rounding = 4 * unit * sum(p[0].numel() for p in model.parameters())  # a bias counts once
+    terms = sum(p.numel() // (max(1, len(p)) if p.ndim else 1) for p in model.parameters())
+    rounding = 4 * unit * terms  # a bias counts once
     relative = bound.norm or 1.0
     scale = torch.where(bound.lambda_1 > 0, bound.lambda_1, torch.ones_like(bound.lambda_1))
     star = bound.lambda_star / scale

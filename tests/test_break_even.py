@@ -76,6 +76,10 @@ def test_mini_batches_are_drawn_without_replacement():
 def test_a_batch_that_is_empty_or_too_large_is_refused(size):
     with pytest.raises(ValueError, match=f"expected 1 to 10, got {size}"):
         break_even.growth(0.1, 1.0, 1.0, 10, size)
+    with pytest.raises(ValueError, match=f"expected 1 to 10, got {size}"):
+        break_even.batch_curvatures(np.arange(10.0), size, draws=2)
+    with pytest.raises(ValueError, match=f"expected 1 to 10, got {size}"):
+        break_even.enumerated_growth(Fraction(1, 10), [Fraction(1)] * 10, size)
 
 
 def test_a_wrong_growth_is_noticed_by_the_claims(monkeypatch):

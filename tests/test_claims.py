@@ -976,7 +976,9 @@ def test_where_seeds_overlap_the_text_counts_those_in_order_by_themselves():
     ]
 
     def compare(some, rising):
-        height = lambda run: heights[run.config.seed][round(np.log2(run.config.lr / 0.01))]
+        def height(run):
+            return heights[run.config.seed][round(np.log2(run.config.lr / 0.01))]
+
         return evolution_criteria.ordered(some, "lr", rising, height).value
 
     assert compare(runs, False).endswith("(2 to 3 seeds; in order in 1 of the 2 that all have)")

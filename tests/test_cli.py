@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from ijrlib import store, theorems
+from ijrlib import experiments, store, theorems
 from ijrlib.cli import app
 from ijrlib.config import RunConfig
 from ijrlib.theorems import Check
@@ -151,6 +151,23 @@ def test_show_prints_configuration_provenance_and_what_was_measured(tmp_path):
         assert re.search(r"q .*\(2, 2\)", done.stdout)
 
 
+def test_columns_and_runs_without_numbers_are_shown_and_listed(tmp_path):
+    folder = save(tmp_path, sharpness=[np.nan] * 3, loss=[1.0, 1.0, 1.0])
+    done = ijr("show", str(folder))
+    assert done.exit_code == 0 and re.search(r"sharpness .* 0 ", done.stdout)
+    (config,) = set(experiments.configs("fig02", "smoke")[:1])
+    rows = pd.DataFrame({"step": pd.Series(dtype=int), "train_loss": pd.Series(dtype=float)})
+    store.save(store.Run(config, rows, {}, {"status": "diverged"}), tmp_path)
+    done = ijr("list", "--scale", "smoke", "--runs-dir", str(tmp_path))
+    assert done.exit_code == 0 and re.search(r"diverged .*none", done.stdout)
+
+
+def test_bench_refuses_a_folder_that_is_none_before_it_begins(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = ijr("bench", "--out", str(tmp_path / "file"))
+    assert done.exit_code == 2 and "file" in done.output and "Traceback" not in done.output
+
+
 def test_diff_tells_the_fields_and_the_largest_relative_difference_of_each_quantity(tmp_path):
     one = save(tmp_path, train_loss=[2.0, 1.0, 0.5], sharpness=[1.0, 2.0, 3.0])
     two = save(tmp_path, seed=1, train_loss=[2.0, 0.8, 0.5], norm=[1.0, 1.0, 1.0])
@@ -168,7 +185,12 @@ def test_diff_tells_the_fields_and_the_largest_relative_difference_of_each_quant
 def test_a_run_that_is_not_there_or_not_one_is_told(tmp_path):
     for seed in (0, 1):
         save(tmp_path, seed=seed, loss=[1.0, 1.0, 1.0])
-    for name, message in (("cifar", "none below"), ("digits", "expected the beginning of one")):
+    for name, message in (
+        ("cifar", "none below"),
+        ("digits", "expected the beginning of one"),
+        (str(tmp_path / "nothing"), "none below"),
+        ("*", "none below"),
+    ):
         done = ijr("show", name, "--runs-dir", str(tmp_path))
         assert done.exit_code == 2 and message in done.output
 

@@ -42,6 +42,10 @@ def test_equal_runs_differ_by_zero_and_a_nan_on_one_side_differs_most():
     assert np.isnan(found.largest) and found.step == 0
     (same,) = comparison.differences(run(arrays=odd), run(arrays=odd))
     assert same.largest == 0
+    endless = run(loss=[1.0, np.inf, -np.inf, 4.0])
+    assert [d.largest for d in comparison.differences(endless, endless)] == [0.0]
+    (apart,) = comparison.differences(endless, run(loss=[1.0, np.inf, np.inf, 4.0]))
+    assert apart.largest != 0 and apart.step == 2
 
 
 def test_an_array_is_compared_by_norms_and_a_picture_not_at_all():

@@ -1,5 +1,6 @@
 """The full measurement against dense matrices in float64."""
 
+import dataclasses
 import math
 
 import dense
@@ -11,7 +12,13 @@ from ijrlib import curvature as room
 from ijrlib.operators import LOSSES, linearize
 
 LARGE = 3 * room.SMALLEST_SUBSET
-"""Examples enough for a subset; with fewer, H is asked alone."""
+"""Examples enough for a subset of a third of them; with fewer, H is asked alone."""
+
+
+@pytest.fixture(autouse=True)
+def _a_third(monkeypatch):
+    """So that few examples suffice for the dense matrices."""
+    monkeypatch.setattr(room, "SUBSET", 3)
 
 
 def measured(kind, loss, count, previous=None, seed=0):
@@ -68,10 +75,10 @@ class Two(nn.Module):
         return x[:, :3] @ self.a.T + self.scale * x[:, 3:] @ self.b.T
 
 
-@pytest.mark.parametrize("count", [100, 2 * room.SMALLEST_SUBSET])
+@pytest.mark.parametrize("count", [100, LARGE])
 def test_an_eigenvector_that_another_overtakes_is_left(count):
     """The one of the first layer stays an eigenvector of H, with a residual of 0, and of no
-    interest; so with ⟨J⟩ of 128 examples."""
+    interest."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(count, 6, generator=generator, dtype=torch.float64)
     x[: count // 2, 3:], x[count // 2 :, :3] = 0, 0
@@ -86,6 +93,37 @@ def test_an_eigenvector_that_another_overtakes_is_left(count):
         assert found.jacobian_norm == pytest.approx(float(singular[0]), rel=1e-3)
 
 
+def test_pairs_with_inputs_of_several_lengths_are_measured():
+    """Such as batches of texts, each padded to its longest; here the mean over the length."""
+
+    class Mean(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(2, 3, dtype=torch.float64)
+
+        def forward(self, x):
+            return self.layer(x.mean(1))
+
+    torch.manual_seed(0)
+    model, generator = Mean(), torch.Generator().manual_seed(0)
+    pairs = []
+    for length in (3, 5):
+        x = torch.randn(LARGE // 2, length, 2, generator=generator, dtype=torch.float64)
+        pairs.append((x, torch.randint(3, (LARGE // 2,), generator=generator)))
+    found = room.curvature(model, LOSSES["cross_entropy"], pairs)
+    means = torch.cat([x.mean(1, keepdim=True) for x, _ in pairs])
+    y = torch.cat([y for _, y in pairs])
+    values = torch.linalg.eigvalsh(dense.hessian(model, "cross_entropy", means, y))
+    assert found.top.value == pytest.approx(float(values[-1]), rel=5e-3)
+
+
+def test_the_alignment_of_a_tiny_gradient_is_not_lost_to_underflow():
+    *_, found = measured("linear", "cross_entropy", 20)
+    top = dataclasses.replace(found.top, vector=found.top.vector.float())
+    tiny = dataclasses.replace(found, gradient=1e-30 * found.gradient.float(), top=top)
+    assert tiny.gradient_alignment == pytest.approx(found.gradient_alignment, rel=1e-4)
+
+
 def test_the_impurity_is_for_the_librarys_cross_entropy_alone():
     data = dense.examples(20)
     model = dense.network("linear")
@@ -98,8 +136,9 @@ def test_the_impurity_is_for_the_librarys_cross_entropy_alone():
 
 
 @pytest.mark.parametrize("warm", [False, True])
-def test_where_the_top_of_the_spectrum_is_flat_the_residual_bounds_the_error(warm):
+def test_where_the_top_of_the_spectrum_is_flat_the_residual_bounds_the_error(monkeypatch, warm):
     """Isotropic inputs of a linear model; the estimate of the error is too low there."""
+    monkeypatch.setattr(room, "SUBSET", 9)
     count = 9 * room.SMALLEST_SUBSET
     model, x, y, found = measured("linear", "cross_entropy", count)
     if warm:

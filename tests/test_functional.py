@@ -8,8 +8,10 @@ import dense
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
-from ijrlib import operators, per_example, sharpness_bound
+from ijrlib import functional, operators, per_example, sharpness_bound
 from ijrlib.functional import call, replaced
 from ijrlib.monitor import CurvatureMonitor
 from ijrlib.operators import cross_entropy
@@ -119,6 +121,149 @@ def test_training_with_measurements_in_between_is_training_without():
             if measured:
                 monitor.step()
     assert torch.equal(*map(dense.parameters, models))
+
+
+class Embedded(nn.Module):
+    """Rows of θ, shortened to norm 1 where ``norm`` says so, by arithmetic alone."""
+
+    def __init__(self, words: nn.Module) -> None:
+        super().__init__()
+        self.words, self.head = words, nn.Linear(3, dense.CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        looked_up = self.words(x)
+        return self.head((looked_up if looked_up.ndim == 2 else looked_up.mean(1)).tanh())
+
+
+class Shortened(nn.Module):
+    def __init__(self, weight: Tensor, norm: float | None) -> None:
+        super().__init__()
+        self.weight, self.norm = nn.Parameter(weight.clone()), norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = self.weight.detach()
+        scale = 1.0 if self.norm is None else (self.norm / rows.norm(dim=1)).clamp(max=1)[:, None]
+        return (self.weight + (scale * rows - rows))[x]  # the derivative is that of the look-up
+
+
+EMBEDDINGS = {
+    "max_norm": (nn.Embedding, {"max_norm": 1.0}),
+    "max_norm, padding": (nn.Embedding, {"max_norm": 1.0, "padding_idx": 6}),
+    "sparse": (nn.Embedding, {"sparse": True}),
+    "scale_grad_by_freq": (nn.Embedding, {"scale_grad_by_freq": True}),
+    "a bag, max_norm": (nn.EmbeddingBag, {"max_norm": 1.0}),
+    "a bag": (nn.EmbeddingBag, {}),
+    "a bag, sparse": (nn.EmbeddingBag, {"sparse": True}),
+    "a bag, scale_grad_by_freq": (nn.EmbeddingBag, {"scale_grad_by_freq": True}),
+}
+
+
+@pytest.mark.parametrize("kind", EMBEDDINGS)
+def test_embeddings_are_measured_as_functions_of_their_weights(kind):
+    """PyTorch's would be renormalized in place, have sparse gradients, or ones of no function."""
+    torch.manual_seed(0)
+    make, options = EMBEDDINGS[kind]
+    model = Embedded(make(7, 3, **options)).double()
+    with torch.no_grad():
+        model.words.weight *= 2
+    alike = Embedded(Shortened(model.words.weight, options.get("max_norm"))).double()
+    alike.head.load_state_dict(model.head.state_dict())
+    before = dense.parameters(model)
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randint(6, (8, 4), generator=generator)  # without the row for padding
+    y = torch.arange(8) % dense.CLASSES
+    linear = operators.linearize(model, cross_entropy, (x, y), chunk=3)
+    torch.testing.assert_close(linear.logits, alike(x), rtol=1e-6, atol=1e-6)  # 1e-7 in PyTorch's
+    for ours, expected in (
+        (linear.hessian, dense.hessian(alike, "cross_entropy", x, y)),
+        (linear.gauss_newton, dense.gauss_newton(alike, "cross_entropy", x)),
+    ):
+        torch.testing.assert_close(dense.matrix(ours), expected, rtol=1e-5, atol=1e-6)
+    v = torch.linspace(-1, 1, len(before), dtype=torch.float64)
+    mean = dense.jacobians(alike, x).mean(0)
+    jacobian = operators.mean_jacobian(model, x)
+    torch.testing.assert_close(jacobian.T @ v, mean.mT @ v, rtol=1e-5, atol=1e-6)
+    grams = per_example.jacobian_grams(model, x)
+    torch.testing.assert_close(grams, dense_grams(alike, x), rtol=1e-5, atol=1e-6)
+    CurvatureMonitor(model, cross_entropy, (x, y)).measure()
+    assert torch.equal(dense.parameters(model), before)
+
+
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+@pytest.mark.parametrize("last", [None, False, True])
+@pytest.mark.parametrize("padding_idx", [None, 2])
+def test_bags_that_are_written_out_are_those_of_pytorch(mode, last, padding_idx):
+    """With offsets, of which the second bag is empty, and without."""
+    torch.manual_seed(0)
+    options = {"mode": mode, "padding_idx": padding_idx}
+    if last is not None:
+        options["include_last_offset"] = last
+    bag = nn.EmbeddingBag(7, 3, **options).double()
+    words = torch.randint(7, (4, 5), generator=torch.Generator().manual_seed(1))
+    arguments = [words]
+    if last is not None:
+        arguments = [words.flatten(), torch.tensor([0, 4, 4, 11] + [20] * last)]
+    weighted = {"per_sample_weights": torch.rand(words.shape).double()} if mode == "sum" else {}
+    if last is not None and weighted:
+        weighted["per_sample_weights"] = weighted["per_sample_weights"].flatten()
+    written_out = replaced({F.embedding_bag: functional._embedding_bag})
+    with written_out:
+        ours = bag(*arguments, **weighted)
+    torch.testing.assert_close(ours, bag(*arguments, **weighted), rtol=1e-12, atol=1e-15)
+
+
+def test_hooks_on_parameters_are_of_training_and_not_of_measurements():
+    model, (x, y) = shared().eval(), inputs()
+    found = []
+    for hooked in (False, True):
+        if hooked:
+            for p in model.parameters():
+                p.register_hook(lambda g: g.clamp(-1e-3, 1e-3))
+        linear = operators.linearize(model, cross_entropy, (x, y))
+        v = torch.ones_like(linear.gradient)
+        found.append(
+            (
+                operators.loss_and_gradient(model, cross_entropy, (x, y))[1],
+                operators.gauss_newton(model, cross_entropy, (x, y)) @ v,
+                operators.hessian(model, cross_entropy, (x, y)) @ v,
+                operators.mean_jacobian(model, x) @ v[: dense.CLASSES],
+                operators.mean_jacobian_gram(model, x),
+                per_example.jacobian_grams(model, x),
+                linear.gradient,
+                linear.hessian @ v,
+            )
+        )
+    assert all(map(torch.equal, *found))
+
+
+class Checkpointed(nn.Module):
+    def __init__(self, inner: nn.Module, again: bool) -> None:
+        super().__init__()
+        self.inner, self.again = inner, again
+        self.head = nn.Linear(WIDTH, dense.CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.again:
+            return self.head(checkpoint(self.inner, x, use_reentrant=False))
+        return self.head(self.inner(x))
+
+
+def test_a_model_with_gradient_checkpointing_is_measured_as_one_without():
+    x, y = inputs()
+    rows = []
+    for again in (False, True):
+        torch.manual_seed(0)
+        model = Checkpointed(nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Tanh()), again).double()
+        rows.append(CurvatureMonitor(model, cross_entropy, (x, y)).measure()["sharpness"])
+    assert rows[0] == rows[1]
+
+
+def test_checkpointing_where_other_formulas_are_used_is_refused():
+    x, y = inputs()
+    inner = nn.utils.parametrizations.weight_norm(nn.Linear(WIDTH, WIDTH))
+    model = Checkpointed(nn.Sequential(inner, nn.Tanh()), True).double()
+    with pytest.raises(ValueError, match="weight_norm without gradient checkpointing"):
+        CurvatureMonitor(model, cross_entropy, (x, y)).measure()
 
 
 def test_named_tensors_take_the_place_of_the_models_wherever_it_holds_them():

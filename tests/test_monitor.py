@@ -170,6 +170,33 @@ def test_a_model_in_half_precision_is_measured_in_single(dtype):
     assert {p.dtype for p in model.parameters()} == {dtype}
 
 
+def test_complex_buffers_of_a_model_in_half_precision_keep_their_imaginary_parts():
+    """Such as the rotations of some transformers; here cos(1) x₁ − sin(1) x₂ and so on."""
+
+    class Turned(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("turn", torch.polar(torch.ones(1), torch.ones(1)))
+            self.head = nn.Linear(2, CLASSES)
+
+        def forward(self, x):
+            turned = torch.view_as_complex(x.float()) * self.turn
+            return self.head(torch.view_as_real(turned).to(x.dtype))
+
+    torch.manual_seed(0)
+    model = Turned()
+    model.head.bfloat16()
+    exact = copy.deepcopy(model)
+    exact.head.float()
+    x, y = torch.randn(40, 2).bfloat16(), torch.arange(40) % CLASSES
+    rows = [
+        CurvatureMonitor(m, cross_entropy, (x.to(m.head.weight.dtype), y)).measure()
+        for m in (model, exact)
+    ]
+    for name in ("loss", "sharpness", "jacobian_norm_sq"):
+        assert rows[0][name] == pytest.approx(rows[1][name], rel=1e-5)
+
+
 def test_the_autocast_of_a_training_loop_is_not_that_of_the_monitor():
     model = built(small)
     x, y = small_batch(dtype=torch.float32)

@@ -384,6 +384,31 @@ def measure_everything(model, x, y):
     ]
 
 
+@pytest.mark.parametrize("cache", [False, True])
+def test_a_loss_that_is_linear_in_the_logits_has_curvature_in_the_network_alone(cache):
+    def margin(z, y):
+        return (1 - z.gather(1, y[:, None])).mean()
+
+    model, (x, y) = dense.network("fully connected, tanh"), dense.examples(9)
+    u = torch.ones(9, dense.CLASSES, dtype=torch.float64)
+    assert not operators.logit_hessian_product(margin, u, y, u).any()
+    assert not (operators.gauss_newton(model, margin, (x, y)) @ dense.parameters(model)).any()
+    expected = torch.autograd.functional.hessian(
+        lambda theta: margin(dense.logits(model, x, theta), y), dense.parameters(model)
+    )
+    assert close(dense.matrix(operators.hessian(model, margin, (x, y), cache=cache)), expected)
+
+
+def test_logits_in_another_precision_than_the_parameters_are_refused():
+    class Cast(nn.Sequential):
+        def forward(self, x):
+            return super().forward(x).bfloat16()
+
+    model, data = Cast(dense.network("linear")), dense.examples(5)
+    with pytest.raises(ValueError, match=r"logits in torch\.float64, .*got torch\.bfloat16"):
+        operators.linearize(model, operators.cross_entropy, data)
+
+
 def stochastic():
     model = dense.network("batch normalization")
     model.insert(5, nn.Dropout(0.5))  # before the head

@@ -83,6 +83,21 @@ def cut_series(folder: Path):
     path.write_bytes(path.read_bytes()[:-10])
 
 
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"q": np.ones((2, 3))},
+        {"q": np.ones((2, 3)), "q.steps": np.arange(3)},
+        {"q": np.ones(()), "q.steps": np.arange(1)},
+    ],
+)
+def test_an_array_without_its_steps_is_refused(tmp_path, arrays):
+    run = store.Run(CONFIG, pd.DataFrame({"step": [0, 1, 2]}), arrays, {})
+    with pytest.raises(ValueError, match=r"arrays: expected q of shape \(T, …\) and q\.steps"):
+        store.save(run, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def remove_arrays(folder: Path):
     (folder / "arrays.npz").unlink()
 
@@ -319,7 +334,7 @@ def test_an_array_that_could_not_be_loaded_is_refused_by_name(run, tmp_path, arr
 @pytest.mark.parametrize("dtype", [bool, np.uint8, np.int64, np.float16, np.float32])
 def test_real_arrays_of_every_type_come_back_as_they_are(run, tmp_path, dtype):
     array = np.arange(6).reshape(2, 3).astype(dtype)
-    store.save(store.Run(CONFIG, run.series, {"a": array}), tmp_path)
+    store.save(store.Run(CONFIG, run.series, {"a": array, "a.steps": np.arange(2)}), tmp_path)
     back = store.load(CONFIG, tmp_path).arrays["a"]
     assert back.dtype == array.dtype
     np.testing.assert_array_equal(back, array)

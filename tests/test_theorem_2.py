@@ -78,6 +78,20 @@ def test_an_example_whose_jacobian_is_zero_has_lambda_star_zero():
     assert all(c.passed for c in theorems.verify_theorem_2(Dead(), x))
 
 
+def test_verify_theorem_2_takes_a_parameter_without_axes():
+    class Tempered(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = dense.network("linear")
+            self.temperature = torch.nn.Parameter(torch.tensor(0.5, dtype=torch.float64))
+
+        def forward(self, x):
+            return self.temperature * self.network(x)
+
+    checks = theorems.verify_theorem_2(Tempered(), dense.examples(5)[0])
+    assert len(checks) == len(STATEMENTS) and all(c.passed for c in checks)
+
+
 @pytest.mark.parametrize(
     ("field", "factor", "violated"),
     [
