@@ -30,11 +30,13 @@ class CurvatureCallback(Callback):
 
     Where gradients are accumulated, a step is one of the optimizer, not a mini-batch.  Rows also go
     to the trainer's loggers, as ``curvature/sharpness`` and so on, and into its checkpoints:
-    training that is resumed goes on with them.
+    training that is resumed goes on with them.  Several callbacks, with other probes, take a
+    ``name`` each.
 
     Args:
         loss: mean loss of (logits, labels).
         probe: (inputs, labels), on any device; the module, called with the inputs, returns logits.
+        name: what the loggers have in front of each quantity.
         **options: ``every``, ``chunk`` and ``rtol`` of
             :class:`~ijrlib.monitor.CurvatureMonitor`.
 
@@ -46,8 +48,10 @@ class CurvatureCallback(Callback):
         ValueError: as the monitor does, when training begins.
     """
 
-    def __init__(self, loss: Loss, probe: tuple[Inputs, Tensor], **options: Any) -> None:
-        self.loss, self.probe, self.options = loss, probe, options
+    def __init__(
+        self, loss: Loss, probe: tuple[Inputs, Tensor], *, name: str = "curvature", **options: Any
+    ) -> None:
+        self.loss, self.probe, self.name, self.options = loss, probe, name, options
         self.monitor: CurvatureMonitor | None = None
         self._restored: list[dict[str, float]] = []
 
@@ -75,9 +79,13 @@ class CurvatureCallback(Callback):
 
     def _log(self, trainer: Trainer, row: dict[str, float] | None) -> None:
         if row is not None:
-            metrics = {f"curvature/{name}": value for name, value in row.items() if name != "step"}
+            metrics = {f"{self.name}/{key}": value for key, value in row.items() if key != "step"}
             for logger in trainer.loggers:
                 logger.log_metrics(metrics, step=trainer.global_step)
+
+    @property
+    def state_key(self) -> str:
+        return f"{type(self).__qualname__}[{self.name}]"
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.monitor.rows if self.monitor else self._restored}

@@ -70,9 +70,9 @@ def fitted(tmp_path, *callbacks, make=Classifier, steps=STEPS, resume=None, **op
     return module, trainer
 
 
-def callback(every=4):
+def callback(every=4, **options):
     x, y = examples()
-    return CurvatureCallback(cross_entropy, (x[:20], y[:20]), every=every)
+    return CurvatureCallback(cross_entropy, (x[:20], y[:20]), every=every, **options)
 
 
 def without_seconds(rows):
@@ -172,6 +172,23 @@ def test_rows_reach_the_logger(tmp_path):
     assert list(written["curvature/sharpness"]) == pytest.approx(
         list(watched.monitor.frame()["sharpness"])
     )
+
+
+def test_two_probes_are_watched_under_names_of_their_own(tmp_path):
+    both = callback(), callback(every=6, name="others")
+    logger = CSVLogger(tmp_path)
+    _, trainer = fitted(tmp_path, *both, logger=logger)
+    trainer.save_checkpoint(tmp_path / "both.ckpt")
+    logged = pd.read_csv(next(tmp_path.rglob("metrics.csv")))
+    for watched, name in zip(both, ("curvature", "others"), strict=True):
+        found = logged[f"{name}/sharpness"].dropna()
+        assert found.tolist() == pytest.approx([row["sharpness"] for row in watched.monitor.rows])
+    again = callback(), callback(every=6, name="others")
+    fitted(tmp_path, *again, steps=STEPS + 6, resume=tmp_path / "both.ckpt")
+    for watched, before in zip(again, both, strict=True):
+        rows = without_seconds(watched.monitor.rows)
+        assert rows[: len(before.monitor.rows)] == without_seconds(before.monitor.rows)
+        assert len(rows) > len(before.monitor.rows)
 
 
 def test_a_module_in_half_precision_is_measured(tmp_path):
