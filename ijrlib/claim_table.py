@@ -1215,8 +1215,7 @@ BREAK_EVEN = [
         "it and a moderate one.",
         f"median ‖g‖/‖g_5‖ and largest Tr K/λ_K at most {b.CONDITIONED:g} times those without, "
         f"largest λ_K at least 1/{b.CONDITIONED:g} of that without; after the first measurement, "
-        "means over "
-        "seeds",
+        "means over seeds; g the mean over mini-batches, where the paper's is that of one",
         "the printed ones are within that factor of each other",
         printed="‖g‖/‖g_5‖ 1.90 to 1.37 and 1.88 to 1.12; λ_K 10.3 and 16; Tr K/λ_K 12.14 and "
         "11.55",
@@ -1489,7 +1488,7 @@ SHARPEST = [
     ),
     _claim(
         "sd13-momentum",
-        "Momentum limits the largest eigenvalue throughout training.",
+        "Momentum limits the maximum of the largest eigenvalue throughout training.",
         "largest λ_1: every run with momentum below every run without" + TWO_SEEDS,
         SEEDS_APART,
         measure=partial(d.peak_height, i=1, by="momentum", rising=False),

@@ -527,7 +527,9 @@ READINGS: Mapping[str, tuple[Reading, ...]] = {
     "sd06-flatter": (Reading("at equal lengths along all directions", flatter_at_one_length),),
     "sd12-accuracy": (Reading("from one length to the next, seed by seed", better_seed_by_seed),),
     "sd13-momentum": (Reading("at every measured step, seed by seed", lower_throughout),),
-    "be05-scale": (Reading("of the large η alone, of which the paper speaks", scale_at_largest),),
+    "be05-scale": (
+        Reading("of the largest η alone; the paper speaks of the two largest", scale_at_largest),
+    ),
     "be05-h": (
         Reading(
             "without the smallest η",
