@@ -144,8 +144,8 @@ def _stored(folder: Path) -> list[str]:
         return [f"damaged: {error}", "", "", ""]
     size = sum(path.stat().st_size for path in folder.iterdir())
     told = run.provenance
-    minutes = told.get("wall_seconds", math.nan) / 60
-    threads = told.get("threads", math.nan) * told.get("processes", 1)
+    minutes = (told.get("wall_seconds") or math.nan) / 60
+    threads = (told.get("threads") or math.nan) * (told.get("processes") or 1)
     times = f" × {threads:g}" if told.get("device") == "cpu" else ""
     return [
         str(told.get("status")),

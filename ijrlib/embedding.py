@@ -81,8 +81,10 @@ def direction_cosines(gram: np.ndarray, ahead: int = 10) -> np.ndarray:
     displacement, else a random walk would have 1/√ahead.
 
     Raises:
-        ValueError: where there are not at least ahead + 2 points.
+        ValueError: for ``ahead`` below 1, and where there are not at least ahead + 2 points.
     """
+    if ahead < 1:
+        raise ValueError(f"ahead: expected at least 1, got {ahead}")
     _square(gram, at_least=ahead + 2)
     # inner products of s(t) = θ(t+1) − θ(t) with θ(j+ahead) − θ(j), for all t and j
     mixed = np.diff(gram[:, ahead:] - gram[:, :-ahead], axis=0)

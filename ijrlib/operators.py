@@ -133,6 +133,8 @@ def chunks(data: object, chunk: int = CHUNK) -> list[tuple[Tensor, Tensor]]:
         return list(zip(x.split(chunk), y.split(chunk), strict=True))
     with torch.random.fork_rng(devices=[]):  # a DataLoader draws from it, even in order
         pairs = [tuple(pair) for pair in data]  # type: ignore[attr-defined]
+    if any(isinstance(part, Tensor) and part.ndim == 0 for pair in pairs for part in pair):
+        raise ValueError("expected mini-batches, got single examples (a data set, no DataLoader?)")
     if not pairs or any(len(pair) != 2 or len(pair[0]) != len(pair[1]) for pair in pairs):
         raise ValueError("expected a pair (x, y) or a non-empty iterable of such pairs")
     if 0 in (sizes := [len(x) for x, _ in pairs]):

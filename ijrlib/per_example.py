@@ -58,12 +58,14 @@ def jacobian_grams(model: nn.Module, x: Tensor, *, chunk: int | None = None) -> 
         chunk: examples at a time; the default follows from the size of the layers' outputs.
 
     Raises:
-        ValueError: for an empty x, logits of another shape, a model that draws random numbers
-            (dropout in training mode) and one whose examples influence each other (batch
-            normalization in training mode).
+        ValueError: for an empty x, a chunk below 1, logits of another shape, a model that draws
+            random numbers (dropout in training mode) and one whose examples influence each other
+            (batch normalization in training mode).
     """
     if len(x) == 0:
         raise ValueError("expected at least one example, got none")
+    if chunk is not None and chunk < 1:
+        raise ValueError(f"chunk: expected at least 1, got {chunk}")
     names = trainable(model)
     if len(x) > 1:  # what is a layer of two examples has to be one of one: an axis may be two long
         with contextlib.suppress(ValueError):  # two examples tell what is wrong

@@ -81,8 +81,14 @@ def verify_theorem_1(p: Any, upper_factor: float = 2.0) -> list[Check]:
 
     Returns:
         A check for each of ``STATEMENTS_1``, with the worst slack over rows and i.
+
+    Raises:
+        ValueError: for p without rows, or with one that is no probability vector.
     """
-    p = np.asarray(p).reshape(-1, np.asarray(p).shape[-1])
+    p = np.asarray(p)
+    if p.ndim < 1 or p.size == 0:
+        raise ValueError(f"p: expected at least one row of probabilities, got shape {p.shape}")
+    p = p.reshape(-1, p.shape[-1])
     logits.check_probabilities(p)
     unit = float(np.finfo(p.dtype).eps) / 2
     tiny = float(np.finfo(p.dtype).smallest_normal)

@@ -157,7 +157,7 @@ def test_columns_and_runs_without_numbers_are_shown_and_listed(tmp_path):
     assert done.exit_code == 0 and re.search(r"sharpness .* 0 ", done.stdout)
     (config,) = set(experiments.configs("fig02", "smoke")[:1])
     rows = pd.DataFrame({"step": pd.Series(dtype=int), "train_loss": pd.Series(dtype=float)})
-    store.save(store.Run(config, rows, {}, {"status": "diverged"}), tmp_path)
+    store.save(store.Run(config, rows, {}, {"status": "diverged", "wall_seconds": None}), tmp_path)
     done = ijr("list", "--scale", "smoke", "--runs-dir", str(tmp_path))
     assert done.exit_code == 0 and re.search(r"diverged .*none", done.stdout)
 

@@ -142,6 +142,12 @@ def test_too_few_points_or_another_shape_are_refused(function, points):
         function(np.ones((20, 30)))
 
 
+@pytest.mark.parametrize("ahead", [0, -1])
+def test_a_displacement_over_no_steps_is_refused(ahead):
+    with pytest.raises(ValueError, match=f"ahead: expected at least 1, got {ahead}"):
+        embedding.direction_cosines(np.eye(20), ahead)
+
+
 def test_umap_keeps_the_neighbours_of_three_far_clusters_and_repeats_itself():
     rng = np.random.default_rng(0)
     centres = 50 * rng.standard_normal((3, 100))

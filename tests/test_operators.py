@@ -602,6 +602,12 @@ def test_an_empty_pair_is_refused_with_the_lengths(name):
             operators.loss_and_gradient(dense.network("linear"), operators.squared, data)
 
 
+def test_a_data_set_of_single_examples_is_refused():
+    data = torch.utils.data.TensorDataset(*dense.examples(N))
+    with pytest.raises(ValueError, match="mini-batches, got single examples"):
+        operators.hessian(dense.network("linear"), operators.squared, data)
+
+
 @pytest.mark.parametrize("chunk", [0, -3])
 def test_a_chunk_below_1_is_refused(chunk):
     model, (x, y) = dense.network("linear"), dense.examples(N)

@@ -259,3 +259,6 @@ def test_the_worse_of_two_checks_is_kept_with_the_cases_of_both():
 def test_what_is_no_probability_vector_is_refused():
     with pytest.raises(ValueError, match=r"\(0, 1\) is negative"):
         verify_theorem_1(np.array([1.5, -0.5]))
+    for empty in (np.zeros((0, 3)), np.float64(1.0)):
+        with pytest.raises(ValueError, match="at least one row of probabilities, got shape"):
+            verify_theorem_1(empty)
