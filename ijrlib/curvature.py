@@ -123,8 +123,9 @@ def curvature(
         seed: of the cold start.
 
     The cost is about 8 gradients warm and 14 cold for the paper's convolutional networks on a
-    thousand examples (chapter "Benchmarks"), and two or three times as many on a few hundred, where
-    H is asked alone; memory is that of the kept graphs and some 90 vectors in R^m.
+    thousand examples at the edge of stability (chapter "Benchmarks"), more where the largest
+    eigenvalues lie closer together, as at the start of training, and more on a few hundred
+    examples, where H is asked alone.  Memory is that of the kept graphs and some 90 vectors in R^m.
     """
     linear = linearize(model, loss, data, chunk=chunk)
     return measure(linear, None if previous is None else previous.starts, rtol=rtol, seed=seed)
