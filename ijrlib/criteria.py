@@ -117,8 +117,16 @@ def span(values: Iterable[float], form: str = ".2f") -> str:
     """The least and the largest of some values as text, or one of them where they print the
     same."""
     found = sorted(values)
-    low, high = (f"{value:{form}}".replace("-", "−") for value in (found[0], found[-1]))
+    low, high = (number(value, form) for value in (found[0], found[-1]))
     return low if low == high else f"{low} to {high}"
+
+
+def number(value: float, form: str = ".3g") -> str:
+    """A number as text: with a minus sign, and digits and commas in place of a power of ten."""
+    text = f"{value:{form}}"
+    if "e+" in text:
+        text = f"{float(text):,.15g}"
+    return text.replace("-", "−")
 
 
 # -- Figure 2: the impurity during training --------------------------------------------------------

@@ -959,6 +959,12 @@ def test_the_alignment_of_examples_stands_beside_that_of_an_untrained_network():
     assert "0.91 at step 0; mean over all examples −0.10 there, 0.30 at step 400" in text
 
 
+def test_numbers_are_told_without_powers_of_ten_above_one():
+    assert criteria.span([14_823.0, -73_100.0, 442.0], ".3g") == "−73,100 to 14,800"
+    assert criteria.span([0.00123, 0.5], ".3g") == "0.00123 to 0.5"
+    assert criteria.span([999.96, 1000.2], ".3g") == "1,000"
+
+
 def test_seeds_are_counted_setting_by_setting():
     runs = [phase_run(lr=lr, seed=seed) for lr in (0.02, 0.04) for seed in (0, 1, 2)]
     compare = partial(evolution_criteria.ordered_plateaus, name=H, by="lr", rising=False)
