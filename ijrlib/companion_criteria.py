@@ -25,6 +25,7 @@ from ijrlib.criteria import (
     NotRun,
     array,
     correlation,
+    number,
     rows,
     stored,
 )
@@ -428,7 +429,7 @@ def conditioning(runs: Sequence[Run]) -> tuple[tuple[str, ...], list[tuple[str, 
         table.append(
             (
                 lr_and_seed(run),
-                *(f"{value:.3g}" for value in found),
+                *(number(value) for value in found),
             )
         )
     return ("run", "from mini-batches", "from single examples"), table
@@ -455,7 +456,7 @@ def timeline(runs: Sequence[Run]) -> tuple[tuple[str, ...], list[tuple[str, ...]
         cells = []
         for event in events.values():
             try:
-                cells.append(f"{run.config.lr * event(run):.3g}")
+                cells.append(number(run.config.lr * event(run)))
             except NotMeasured:
                 cells.append("–")
         config = run.config

@@ -17,7 +17,7 @@ import numpy as np
 
 from ijrlib.config import DECAY_AT
 from ijrlib.costs import UPDATE_GRADIENTS
-from ijrlib.criteria import Measurement, NotMeasured, NotRun, rows
+from ijrlib.criteria import Measurement, NotMeasured, NotRun, number, rows
 from ijrlib.ejr_table import NETWORKS, Cell
 from ijrlib.store import Run
 
@@ -271,7 +271,7 @@ def ends_rows(runs: Sequence[Run]) -> list[tuple[str, ...]]:
     for name, by_seed in by_arm(runs).items():
         ends = np.array([[final(run, column) for column in columns] for run in by_seed.values()])
         ends[:, 1] *= [run.config.lr / 2 for run in by_seed.values()]
-        table.append((name, *(f"{value:.3g}" for value in ends.mean(0))))
+        table.append((name, *(number(value) for value in ends.mean(0))))
     return table
 
 
