@@ -187,8 +187,9 @@ def _subset(linear: Linearization) -> Linearization | None:
     count = len(size) // SUBSET
     if count < SMALLEST_SUBSET:
         return None
-    places = torch.linspace(0, len(size) - 1, count, dtype=torch.float64).round().long()
-    chosen = size.argsort(descending=True, stable=True)[places.to(size.device)]
+    last, device = len(size) - 1, size.device
+    places = torch.linspace(0, last, count, dtype=torch.float64, device=device).round().long()
+    chosen = size.argsort(descending=True, stable=True)[places]
     taken = torch.zeros(len(size), dtype=torch.bool, device=size.device)
     taken[chosen] = True
     masks = taken.split([len(y) for _, y in pairs])

@@ -107,7 +107,7 @@ def gathered(parts: Mapping[int, Tensor], sizes: Sequence[int], like: Tensor) ->
     axes = torch.zeros(AXES, dtype=torch.int64, device=like.device)
     if parts:
         axes[0] = some.ndim
-        axes[1 : some.ndim] = torch.tensor(some.shape[1:])
+        axes[1 : some.ndim] = torch.tensor(some.shape[1:], device=axes.device)
     dist.all_reduce(axes, op=dist.ReduceOp.MAX)
     rest = axes[1 : int(axes[0])].tolist()
     total = torch.zeros(sum(sizes), *rest, dtype=some.dtype, device=like.device)

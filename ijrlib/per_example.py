@@ -84,7 +84,7 @@ def _check_independence(probe: ForwardPass) -> None:
     if len(probe.z) < 2:
         return
     cotangent = torch.zeros_like(probe.z)
-    cotangent[0] = torch.arange(1, probe.z.shape[1] + 1)
+    cotangent[0] = torch.arange(1, probe.z.shape[1] + 1, device=probe.z.device)
     for part in probe.derivatives(probe.layers, cotangent) if probe.layers else ():
         if part is not None and bool((part[1].abs() > 0).any()):
             raise ValueError(_INFLUENCE)
@@ -98,7 +98,7 @@ def _check_statistics(model: nn.Module, x: Tensor, z: Tensor) -> None:
     if x.is_floating_point():
         x = x.requires_grad_()
         both = call(model, buffers, x.clone())  # a copy may be changed in place
-        cotangent = torch.arange(1, both.shape[1] + 1).to(both)
+        cotangent = torch.arange(1, both.shape[1] + 1, device=both.device).to(both)
         slope = None
         if both.requires_grad:
             (slope,) = torch.autograd.grad(both[0], x, cotangent, allow_unused=True)

@@ -50,10 +50,12 @@ class Direction:
 
 
 def unit_vector(classes: int, generator: torch.Generator | None = None) -> Tensor:
-    """u uniform on the unit sphere of R^C, shape (C,), float64, on the CPU."""
+    """u uniform on the unit sphere of R^C, shape (C,), float64, on the generator's device: the CPU
+    where it is None."""
     if classes < 1:
         raise ValueError(f"classes: expected at least 1, got {classes}")
-    u = torch.randn(classes, dtype=torch.float64, generator=generator)
+    device = "cpu" if generator is None else generator.device
+    u = torch.randn(classes, dtype=torch.float64, device=device, generator=generator)
     return u / u.norm()
 
 

@@ -55,5 +55,5 @@ def followed(
     op = linearize(model, loss, probe, chunk=chunk).hessian
     pairs = top_eigenpairs(op, k, known, rtol=RTOL, max_products=PRODUCTS * (k + 2), seed=step)
     memory["sharpest_vectors"] = torch.stack([pair.vector for pair in pairs], dim=1)
-    memory["sharpest_step"] = torch.tensor(step)
+    memory["sharpest_step"] = torch.tensor(step, device="cpu")
     return memory["sharpest_vectors"]

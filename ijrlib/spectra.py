@@ -199,7 +199,7 @@ class Subspace:
         self.capacity = size
         self.basis = like.new_empty(size, len(like))
         self.images = like.new_empty(size, len(like))
-        self.projected = torch.zeros(size, size, dtype=torch.float64)
+        self.projected = torch.zeros(size, size, dtype=torch.float64, device="cpu")
         self.size = 0
         self.products = 0
         self.finite = True
@@ -405,7 +405,8 @@ def _dtype(op: Any) -> Any:
 
 
 def _random_like(n: int, dtype: Any, device: Any, generator: torch.Generator) -> Tensor:
-    return torch.randn(n, generator=generator, dtype=torch.float64).to(device, dtype)
+    found = torch.randn(n, generator=generator, dtype=torch.float64, device="cpu")
+    return found.to(device, dtype)
 
 
 @dataclass(frozen=True)
@@ -435,11 +436,11 @@ def hutchinson(op: Any, samples: int = 10, seed: int = 0) -> Hutchinson:
     like = _random(op, torch.Generator())
     values = []
     for _ in range(samples):
-        signs = 2.0 * torch.randint(2, (m,), generator=randoms) - 1.0
+        signs = 2.0 * torch.randint(2, (m,), generator=randoms, device="cpu") - 1.0
         v = signs.to(like)
         image = op @ v
         forms = (v * image).sum(dtype=torch.float64), image.double().square().sum()
         values.append([float(form) for form in forms])
-    found = torch.tensor(values, dtype=torch.float64)
+    found = torch.tensor(values, dtype=torch.float64, device="cpu")
     (trace, frobenius), errors = found.mean(0).tolist(), (found.std(0) / samples**0.5).tolist()
     return Hutchinson(trace, errors[0], frobenius, errors[1])

@@ -149,12 +149,12 @@ class _Pairs:
         self.most_columns = min(COLUMNS, size - 4)
         self.before = before  # products with S spent so far
         self.order = [j for j, v in enumerate(starts) if self.space.expand(v)]
-        self.coefficients = torch.zeros(self.space.size, 0, dtype=torch.float64)
+        self.coefficients = torch.zeros(self.space.size, 0, dtype=torch.float64, device="cpu")
         self.images = starts[0].new_empty(len(starts[0]), 0)
         self.products = 0
         self.value = self.residual = float("nan")
         self.gap = starts[0]  # Ax − θx
-        self.ritz = torch.zeros(0, 0, dtype=torch.float64)
+        self.ritz = torch.zeros(0, 0, dtype=torch.float64, device="cpu")
         self.tiny = 0.0
 
     @property
@@ -176,7 +176,7 @@ class _Pairs:
 
     def start(self, j: int) -> Tensor:
         """Coefficients of the j-th start vector's part that was new to the basis."""
-        unit = torch.zeros(self.space.size, dtype=torch.float64)
+        unit = torch.zeros(self.space.size, dtype=torch.float64, device="cpu")
         if j in self.order:
             unit[self.order.index(j)] = 1
         return unit
@@ -209,7 +209,7 @@ class _Pairs:
             self.coefficients = keep.T @ self.coefficients
         if not self.space.expand(v):
             return False
-        row = torch.zeros(1, self.columns, dtype=torch.float64)
+        row = torch.zeros(1, self.columns, dtype=torch.float64, device="cpu")
         self.coefficients = torch.cat([self.coefficients, row])
         return True
 
@@ -243,7 +243,7 @@ class _Pairs:
         projected = self.space.projected[:size, :size]
         c = self.coefficients
         images = (self.basis() @ self.images).double().cpu()
-        outside = torch.eye(size, dtype=torch.float64) - c @ c.T
+        outside = torch.eye(size, dtype=torch.float64, device="cpu") - c @ c.T
         corrected = outside @ projected @ outside
         corrected = corrected + images @ c.T + c @ images.T - c @ (c.T @ images) @ c.T
         return (corrected + corrected.T) / 2, images

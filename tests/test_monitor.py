@@ -12,7 +12,7 @@ from figure_checks import card, labelled
 from torch import nn
 from torch.nn import functional as F
 
-from ijrlib import logits
+from ijrlib import logits, per_example, regularizers, spectra
 from ijrlib.monitor import CurvatureMonitor, threshold, unwrapped
 from ijrlib.operators import cross_entropy, squared
 
@@ -168,6 +168,29 @@ def test_a_model_in_half_precision_is_measured_in_single(dtype):
     assert row["sharpness"] == single["sharpness"]
     assert same(model.state_dict(), before)
     assert {p.dtype for p in model.parameters()} == {dtype}
+
+
+@pytest.mark.parametrize("count", [40, 600])
+def test_the_default_device_of_new_tensors_does_not_matter(count):
+    """Here a device without numbers, where a GPU would be for a model on it."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, CLASSES))
+    x, y = torch.randn(count, 4), torch.arange(count) % CLASSES
+    rows = [CurvatureMonitor(model, cross_entropy, (x, y)).measure()]
+    with torch.device("meta"):
+        rows.append(CurvatureMonitor(model, cross_entropy, (x, y)).measure())
+        grams = per_example.jacobian_grams(model, x[:3])
+        trace = spectra.hutchinson(torch.eye(6, device="cpu")).trace
+        generator = torch.Generator("cpu").manual_seed(0)
+        penalty = regularizers.jacobian_penalty(model(x), model.parameters(), generator)
+        regularizers.backward(model, cross_entropy, x, y, rho=0.1)
+    for row in rows:
+        row.pop("seconds")
+    assert rows[0] == pytest.approx(rows[1], nan_ok=True)
+    assert torch.equal(grams, per_example.jacobian_grams(model, x[:3])) and trace == 6
+    again = torch.Generator().manual_seed(0)
+    assert torch.equal(penalty, regularizers.jacobian_penalty(model(x), model.parameters(), again))
+    assert all(p.grad is not None and p.grad.device.type == "cpu" for p in model.parameters())
 
 
 def test_complex_buffers_of_a_model_in_half_precision_keep_their_imaginary_parts():
