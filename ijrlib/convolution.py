@@ -52,7 +52,8 @@ def _arguments(
     padding that is not symmetric) and for what PyTorch refuses ("same" padding of strides)."""
 
     def each(value: Any) -> list[int]:
-        return [int(value)] * dimensions if hasattr(value, "__index__") else list(value)
+        given = [int(value)] if hasattr(value, "__index__") else list(value)
+        return given * dimensions if len(given) == 1 else given
 
     if input.ndim != dimensions + 2:
         return None

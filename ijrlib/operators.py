@@ -774,9 +774,9 @@ def curvatures_along(
 
     With ż and z̈ the first and second derivative of the logits along v, vᵀH_x v = żᵀM_x ż +
     (∂ℓ/∂z)ᵀz̈ (Eq 5), by forward mode twice: three to four gradients.  Right where PyTorch's
-    derivatives in forward mode are, once and twice: of ``torch.linalg.solve``, ``logdet`` and
-    ``parametrizations.orthogonal`` they are not (2.13); the mean is vᵀHv.  Arguments as in
-    :func:`hessian`.
+    derivatives in forward mode are, once and twice: of ``torch.linalg.solve``, ``det`` and
+    ``logdet`` and of ``parametrizations.orthogonal`` they are not (2.13); the mean is vᵀHv.
+    Arguments as in :func:`hessian`.
     """
     pairs = chunks(data, chunk)
     passes = _Passes(model, [x for x, _ in pairs])

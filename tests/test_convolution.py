@@ -14,6 +14,8 @@ GEOMETRIES = [
     {"padding": "same"},
     {"padding": "valid"},
     {"padding": "same", "dilation": 2},
+    {"padding": "same", "dilation": (2,)},
+    {"padding": (1,), "stride": (2,)},
     {"stride": 2, "padding": 1},
     {"stride": (2, 1), "padding": (0, 1)},
     {"groups": 2},
