@@ -213,12 +213,14 @@ class RunConfig:
                     f"got {self.batch_size}"
                 )
         if self.network in NORMALIZED_NUMBERS:
-            batch = self.batch_size or self.examples
-            if self.chunk == 1 or batch % self.chunk == 1:
-                raise ValueError(
-                    f"chunk: expected no chunk of a single example with the batch normalization of "
-                    f"{self.network!r}, got a batch of {batch} in chunks of {self.chunk}"
-                )
+            sizes = {"a batch": self.batch_size or self.examples, "a probe": self.probe}
+            for what, size in sizes.items():
+                if self.chunk == 1 or size % self.chunk == 1:
+                    raise ValueError(
+                        f"chunk: expected no chunk of a single example with the batch "
+                        f"normalization of {self.network!r}, got {what} of {size} in chunks of "
+                        f"{self.chunk}"
+                    )
         if self.probe > self.examples:
             raise ValueError(
                 f"probe: expected at most examples = {self.examples}, got {self.probe}"
