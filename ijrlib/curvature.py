@@ -36,10 +36,11 @@ SMALLEST_SUBSET = 64
 RTOL = 4e-3
 """Estimated relative error of the sharpness, and of ‖⟨J⟩‖², at which to stop; how far the true
 error along training at the edge of stability is from it shows the chapter "Benchmarks".  Where the
-largest eigenvalues lie close to each other, as with very many classes at the start of training, and
-where a few examples that are classified right bend the loss as no other does, the estimate can be
-too low.  The reported residual does not tell: it bounds the distance to an eigenvalue of H, which
-need not be the largest.  :func:`measure` can ask H independently."""
+largest eigenvalues lie close to each other, as with very many classes at the start of training,
+where H owes its largest one to the second derivatives of the logits and not to G, and where a few
+examples that are classified right bend the loss as no other does, the estimate can be too low.  The
+reported residual does not tell: it bounds the distance to an eigenvalue of H, which need not be the
+largest.  :func:`measure` can ask H independently."""
 
 INDEPENDENT_PRODUCTS = 10
 """Products with H at most, and"""
