@@ -692,7 +692,8 @@ class GradientCovariance:
     """K estimated from the gradients of L mini-batches.
 
     Attributes:
-        eigenvalues: of the estimate, largest first, shape (L,), float64; the last one is 0.
+        eigenvalues: of the estimate, largest first, shape (L,), float64; the last one is 0.  NaN
+            where gradients are not finite, or their squares.
         trace: their sum.
         mean: g, shape (m,).
         deviations: g_i − g, shape (L, m).
@@ -756,7 +757,13 @@ def gradient_covariance(
     products = torch.zeros(count, count, dtype=torch.float64, device=rows.device)
     for part in rows.split(1 << 18, dim=1):  # in single precision where the model is
         products += part @ part.T
-    values, vectors = torch.linalg.eigh(products)
+    if bool(products.isfinite().all()):
+        values, vectors = torch.linalg.eigh(products)
+    else:  # training that diverges; eigh would raise
+        values, vectors = (
+            torch.full_like(products[0], torch.nan),
+            torch.full_like(products, torch.nan),
+        )
     values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
     lengths = values.sqrt()  # of Σ_i v_i (g_i − g)
     known = values > len(rows) * torch.finfo(rows.dtype).eps * values[0]

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import math
 
 import dense
 import pytest
@@ -694,6 +695,15 @@ def test_examples_beyond_the_last_full_mini_batch_are_left_out():
     found = operators.gradient_covariance(model, loss, (x, y), batch_size=3)
     without = operators.gradient_covariance(model, loss, (x[:6], y[:6]), batch_size=3)
     assert torch.equal(found.eigenvalues, without.eigenvalues)
+
+
+@pytest.mark.parametrize("scale", [1e25, float("inf")])
+def test_the_covariance_of_gradients_beyond_the_range_of_squares_is_nan(scale):
+    model, (x, y) = dense.network("linear").float(), dense.examples(N)
+    found = operators.gradient_covariance(
+        model, lambda z, y: scale * operators.squared(z, y), (x.float(), y)
+    )
+    assert found.eigenvalues.isnan().all() and math.isnan(found.trace)
 
 
 @pytest.mark.parametrize("batch_size", [0, 4, N])
