@@ -387,8 +387,10 @@ def relation(
 
 
 def _powers_of_two(axis: Axis) -> None:
-    """Ticks of a logarithmic axis that spans few powers of ten."""
-    axis.set_major_locator(LogLocator(base=2))
+    """Ticks of a logarithmic axis that spans few powers of ten: 1 and powers of two, or of four
+    where these would be many."""
+    low, high = axis.axes.get_ylim() if axis.axis_name == "y" else axis.axes.get_xlim()
+    axis.set_major_locator(LogLocator(base=2 if high < 40 * low else 4, numticks=20))
     axis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.set_minor_locator(NullLocator())
 
