@@ -72,6 +72,8 @@ OF_TWO_CLASSES = ("lstm", "text_cnn", "lstm_small", "text_cnn_small")
 """Those of them with two logits, whose M has one eigenvector."""
 MAX_SEED = 2**63 - 1
 """The largest seed, of 63 bits: within what PyTorch's generators take."""
+MAX_POINTS = 10_000
+"""Points of a trajectory, whose Gram matrix then takes 0.8 GB."""
 INPUTS = ("standardized", "unit")
 DECAY_AT = (0.3, 0.6, 0.8)
 """Shares of the steps at which the learning rate decays, where ``lr_decay`` is below 1."""
@@ -258,6 +260,11 @@ class RunConfig:
             raise ValueError(
                 f"measures: predictions are of test examples, expected test_examples above 0, got "
                 f"{self.test_examples}"
+            )
+        if (points := len(self.measured_steps("trajectory"))) > MAX_POINTS:
+            raise ValueError(
+                f"measures: trajectory keeps a matrix of its points, expected at most {MAX_POINTS} "
+                f"of them, got {points}"
             )
         for name, _ in self.measures:
             if name in OF_EIGENVECTORS and self.loss != "cross_entropy":

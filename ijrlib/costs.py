@@ -235,7 +235,8 @@ def cpu_seconds(config: RunConfig) -> float:
 
 def memory_bytes(config: RunConfig) -> float:
     """Memory of a run, roughly: PyTorch, the data set in float32, what the graphs of a second
-    derivative keep of a chunk, and the vectors in R^m of the eigensolver."""
+    derivative keep of a chunk, and the vectors in R^m of the eigensolver and of K."""
     images = (config.examples + config.test_examples) * 3 * 32 * 32 * 4
     graphs = 0.02 * GRADIENT_OPERATIONS[config.network] * min(config.chunk, config.examples)
-    return 2e9 + images + graphs + 100 * 4 * PARAMETERS[config.network]
+    gradients = config.probe if config.windows("covariance") else 0
+    return 2e9 + images + graphs + (100 + gradients) * 4 * PARAMETERS[config.network]

@@ -84,12 +84,15 @@ def save(run: Run, runs_dir: str | Path | None = None) -> Path:
 
     Raises:
         ValueError: where the series has no ``step`` column or its steps do not increase, a column
-            or an array is not of numbers (of real ones; arrays may be of truth values too), or an
-            array is without its steps.
+            or an array is not of numbers (of real ones; arrays may be of truth values too), an
+            array is without its steps, or there is more than ``LIMIT_BYTES``.
     """
     _check_steps(run.series)
     _check_columns(run.series)
     _check_arrays(run.arrays)
+    size = sum(np.asarray(array).nbytes for array in run.arrays.values())
+    if max(size, 8 * run.series.size) > LIMIT_BYTES:
+        raise ValueError(f"expected at most {LIMIT_BYTES} bytes of series or arrays, got {size}")
     parent = _runs_dir(runs_dir)
     parent.mkdir(parents=True, exist_ok=True)
     target = parent / run.config.name

@@ -204,6 +204,8 @@ def test_measured_steps_are_the_union_of_half_open_windows_up_to_the_last_step()
     run = make(measures={"curvature": [(0, 4, 3), (2, 4, 1), (9, 30, 1)]})
     assert run.measured_steps("curvature") == [0, 2, 3, 9, 10]
     assert run.measured_steps("norms") == []
+    with pytest.raises(ValueError, match=r"trajectory keeps .* at most 10000 of them, got 10001"):
+        run.replace(steps=10_000, measures={"trajectory": [(0, 10**15, 1)]})
     endless = run.replace(measures={"norms": [(0, 10**15, 5)]})
     assert endless.measured_steps("norms") == [0, 5, 10]
     with pytest.raises(ValueError, match="measure"):

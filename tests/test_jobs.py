@@ -83,6 +83,14 @@ def test_resources_are_three_times_the_estimate_of_time_and_all_of_the_memory():
         assert 0 <= spare < 10**6
 
 
+def test_the_memory_of_a_run_has_room_for_the_gradients_of_its_probe():
+    asked = [config for config in jobs.runs("paper").values() if config.windows("covariance")]
+    assert asked
+    for config in asked:
+        kept = 4 * config.probe * costs.PARAMETERS[config.network]
+        assert costs.memory_bytes(config) > kept + 2e9
+
+
 def test_settings_that_would_execute_the_book_again_are_refused(tmp_path, monkeypatch):
     (tmp_path / "book").mkdir()
     (tmp_path / "_config.yml").write_text("execute:\n  execute_notebooks: force\n")

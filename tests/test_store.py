@@ -98,6 +98,15 @@ def test_an_array_without_its_steps_is_refused(tmp_path, arrays):
     assert not list(tmp_path.iterdir())
 
 
+def test_what_could_not_be_loaded_again_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "LIMIT_BYTES", 1000)
+    arrays = {"q": np.ones((3, 100)), "q.steps": np.arange(3)}
+    series = pd.DataFrame({"step": [0, 1, 2]})
+    with pytest.raises(ValueError, match="at most 1000 bytes of series or arrays, got 2424"):
+        store.save(store.Run(CONFIG, series, arrays, {}), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def remove_arrays(folder: Path):
     (folder / "arrays.npz").unlink()
 
