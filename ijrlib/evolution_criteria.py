@@ -546,7 +546,7 @@ def tightness(run: Run) -> pd.DataFrame:
 
 def constants_table(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
     """Header and a row a run: the constant c = ‖H‖/(⟨λ^(1)⟩‖⟨J⟩1̂‖²) over the run and over phase II
-    (median, 5–95%), and the ranges of :func:`tightness` from the onset on."""
+    (median, 5–95%), and the ranges of :func:`tightness` from the onset on; "–" without one."""
     header = ["run", "c, all steps", "c, phase II", "‖G‖/‖H‖", "⟨λ⁽¹⁾‖J‖²⟩/‖G‖"]
     table = []
     for run in runs:
@@ -559,12 +559,13 @@ def constants_table(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
             active = "no phase II"
         bound = tightness(run)
         late = bound.loc[bound["step"] >= phases.onset(run)]
+        ranges = (late[name].tolist() for name in ("gauss_newton_share", "bound_ratio"))
         table.append(
             [
                 label(run),
                 _quantiles(c),
                 active,
-                *(span(late[name], ".3g") for name in ("gauss_newton_share", "bound_ratio")),
+                *(span(values, ".3g") if values else "–" for values in ranges),
             ]
         )
     return header, table

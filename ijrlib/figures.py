@@ -386,15 +386,20 @@ def impurity_evolution(run: Any) -> Figure:
 @styled
 def sharpness_and_jacobian(run: Any) -> Figure:
     """Figure 3: ‖H‖ (left axis) and ‖⟨J⟩‖² (right axis), a panel for each window of the curvature
-    schedule; 2/η dashed.  The right axis is the left one times the ratio of the two means in the
-    window, so that the curves coincide where the factor ‖H‖/‖⟨J⟩‖² has its typical value."""
+    schedule that the run has come to; 2/η dashed.  The right axis is the left one times the ratio
+    of the two means in the window, so that the curves coincide where the factor ‖H‖/‖⟨J⟩‖² has its
+    typical value."""
     frame = measured(run, "sharpness", "jacobian_norm_sq")
-    windows = run.config.windows("curvature")
+    windows = [
+        (start, stop)
+        for start, stop, _ in run.config.windows("curvature")
+        if frame["step"].between(start, stop - 1).any()
+    ]
     if not windows:
-        raise ValueError(f"{run.config.name} has no curvature schedule")
+        raise ValueError(f"{run.config.name} has no curvature within its schedule")
     figure, row = plt.subplots(1, len(windows), figsize=(2.8 * len(windows), 3.0), squeeze=False)
-    for axes, (start, stop, _) in zip(row[0], windows, strict=True):
-        part = frame[(frame["step"] >= start) & (frame["step"] < stop)]
+    for axes, (start, stop) in zip(row[0], windows, strict=True):
+        part = frame[frame["step"].between(start, stop - 1)]
         ratio = part["jacobian_norm_sq"].mean() / part["sharpness"].mean()
         highest = max(part["sharpness"].max(), part["jacobian_norm_sq"].max() / ratio)
         top = 1.06 * max(highest, 2 / run.config.lr)

@@ -53,12 +53,13 @@ def impurity_path(run: Any) -> Block:
 def path(run: Any) -> Block:
     """Figure 4 left: UMAP of the recorded path; a slider, or the pointer, chooses the step whose
     ‖H‖ and cosine (:func:`ijrlib.embedding.step_cosines`) are shown."""
+    points = array(run, "trajectory_umap")
     steps = np.asarray(run.arrays["trajectory_umap.steps"])
     sharpness = run.series.set_index("step")["sharpness"].reindex(steps)
     cosines = [None, *embedding.step_cosines(array(run, "trajectory_gram")).tolist(), None]
     numbers = {
         "steps": steps.tolist(),
-        "points": np.round(array(run, "trajectory_umap"), 3).tolist(),
+        "points": np.round(points, 3).tolist(),
         "sharpness": [_finite(value, 5) for value in sharpness],
         "threshold": 2 / run.config.lr,
         "onset": phases.onset(run) if phases.reaches_threshold(run) else None,

@@ -222,6 +222,8 @@ def surfaces(run: Any) -> Figure:
     mean lengths of a step; a line for each measured step after the start, from dark to light."""
     values = array(run, "surfaces")[1:]
     steps = np.asarray(run.arrays["surfaces.steps"])[1:]
+    if not len(steps):
+        raise NotMeasured(f"{run.config.name} has no surfaces after the start")
     figure, grid = plt.subplots(1, values.shape[1], figsize=(8.4, 3.2), sharey=True, squeeze=False)
     panels = grid[0]
     colors = plt.get_cmap("viridis")(np.linspace(0, 0.95, len(steps)))

@@ -228,6 +228,13 @@ def test_looseness_draws_what_theorem_2_measured():
             np.testing.assert_allclose(values, expected, err_msg=name)
 
 
+def test_a_run_that_ends_before_the_bound_is_measured_is_in_the_table_all_the_same():
+    early = phase_run()
+    early.series.loc[early.series["step"] >= PHASE_ONSET, "theorem_2_bound"] = np.nan
+    ((*_, share, bound),) = evolution_criteria.constants_table([early])[1]
+    assert (share, bound) == ("–", "–")
+
+
 def test_a_run_without_phase_2_is_in_the_table_all_the_same():
     early = phase_run()
     early.series["impurity_mean"] = 1.0 / (early.series["step"] + 1)

@@ -10,6 +10,7 @@ mpl.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 from figure_checks import card, line, points
 from matplotlib.collections import PathCollection
@@ -228,6 +229,17 @@ def test_figure_3_draws_every_measured_step_of_its_window():
     figure = FIGURES["sharpness_and_jacobian"]
     steps, _ = line(figure, "sharpness", axes=1)
     np.testing.assert_array_equal(steps, np.arange(1000, 1201))
+
+
+def test_figure_3_leaves_out_windows_that_a_run_has_not_come_to():
+    short = dataclasses.replace(SGD, series=SGD.series[SGD.series["step"] < 1100])
+    figure = figures.sharpness_and_jacobian(short)
+    assert len(figure.axes) == 2 * 2
+    (first, *_) = SGD.config.windows("curvature")
+    later = SGD.series[~SGD.series["step"].between(first[0], 1700)]
+    with pytest.raises(ValueError, match="no curvature within its schedule"):
+        figures.sharpness_and_jacobian(dataclasses.replace(
+            SGD, series=pd.concat([later, SGD.series[:1].assign(step=5000)])))  # fmt: skip
 
 
 # -- bad input -------------------------------------------------------------------------------------

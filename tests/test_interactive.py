@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 
@@ -67,3 +68,9 @@ def test_the_path_has_sharpness_and_cosine_of_each_step():
 def test_the_secular_function_refuses_what_is_no_positive_probability_vector(p, message):
     with pytest.raises(ValueError, match=message):
         interactive.secular_function(p)
+
+
+def test_a_path_without_its_map_is_refused_by_name():
+    arrays = {"trajectory_gram": PATH.arrays["trajectory_gram"]}
+    with pytest.raises(ValueError, match="has no array trajectory_umap"):
+        interactive.path(dataclasses.replace(PATH, arrays=arrays))

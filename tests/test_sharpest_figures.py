@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import matplotlib as mpl
 
 mpl.use("Agg")
@@ -12,6 +14,7 @@ from figure_checks import card, labelled, line, points
 from synthetic_runs import phase_run, sharpest_run
 
 from ijrlib import sharpest_criteria, sharpest_figures
+from ijrlib.criteria import NotMeasured
 
 LATE = {"regularizer": "sharpest_only", "sharpest": 1, "regularizer_from": 50}
 BY_LR = [sharpest_run(lr=lr, seed=seed) for seed in (0, 1) for lr in (0.05, 0.2)]
@@ -43,6 +46,13 @@ FIGURES = {
     "rules": sharpest_figures.rules(RULES, "regularizer"),
     "against_directions": sharpest_figures.against_directions(NUDGED),
 }
+
+
+def test_surfaces_of_the_start_alone_are_refused():
+    run = sharpest_run()
+    arrays = {name: run.arrays[name][:1] for name in ("surfaces", "surfaces.steps")}
+    with pytest.raises(NotMeasured, match="no surfaces after the start"):
+        sharpest_figures.surfaces(dataclasses.replace(run, arrays=arrays))
 
 
 @pytest.mark.parametrize("name", FIGURES)
