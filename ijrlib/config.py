@@ -70,8 +70,8 @@ NORMALIZED_NUMBERS = ("mlp_300_100_bn",)
 train them on a batch of one."""
 OF_TWO_CLASSES = ("lstm", "text_cnn", "lstm_small", "text_cnn_small")
 """Those of them with two logits, whose M has one eigenvector."""
-MAX_SEED = 2**63 - 1
-"""The largest seed, of 63 bits: within what PyTorch's generators take."""
+MAX_SEED = 2**32 - 1
+"""The largest seed: PyTorch's generator for the CPU takes 64 bits and keeps 32."""
 MAX_POINTS = 10_000
 """Points of a trajectory, whose Gram matrix then takes 0.8 GB."""
 INPUTS = ("standardized", "unit")
@@ -126,7 +126,7 @@ class RunConfig:
         batch_size: |B|, or None for the full batch.
         init: one of ``INITIALIZATIONS``; "default" is the network's own (PAPER section 6).
         loss: one of ``LOSSES``, averaged over examples; "squared" is ½‖z − e_y‖².
-        seed: of the initialization, of the choice of examples and of the mini-batches; below 2⁶³.
+        seed: of the initialization, of the choice of examples and of the mini-batches; below 2³².
         dtype: floating-point type of training and measuring.
         autocast: training passes compute in bfloat16 where PyTorch's autocast has it so; parameters
             and gradients stay in ``dtype``, and so do all measurements but those of the logits of
@@ -199,7 +199,7 @@ class RunConfig:
         for field in ("examples", "steps", "chunk", "probe"):
             _integer(field, getattr(self, field), at_least=1)
         if isinstance(self.seed, int) and self.seed > MAX_SEED:
-            raise ValueError(f"seed: expected less than 2**63, got {self.seed}")
+            raise ValueError(f"seed: expected less than 2**32, got {self.seed}")
         for field in ("seed", "test_examples", "regularizer_from", "lr_decay_at"):
             _integer(field, getattr(self, field), at_least=0)
         if self.dataset in TEXTS and (self.augment or self.inputs != "standardized"):

@@ -6,7 +6,9 @@ leaves the model as it was and draws no random numbers from the global generator
 With batch normalization H, G, ⟨J⟩ and the gradients of mini-batches are those of the function that
 SGD descends: each chunk of the probe, or mini-batch, is normalized by its own statistics.  Running
 statistics, which are left alone, serve where examples are taken one by one (logits, accuracy, K
-from single examples); measures that need J_x of an example refuse such a network in training mode.
+from single examples), but for the logits of a full batch: those are of the training pass, by its
+own statistics, and augmented where training is.  Measures that need J_x of an example refuse such a
+network in training mode.
 """
 
 from __future__ import annotations
@@ -98,7 +100,8 @@ class State:
         model: with θ(t).
         loss: key of ``operators.LOSSES``.
         step: t.
-        train_z, train_y: logits and labels of D (full batch) or of the probe (SGD).
+        train_z, train_y: logits and labels of D (full batch, those of the training pass) or of the
+            probe (SGD).
         probe: (x, y) on which curvature is measured, the same at all steps.
         test: (x, y), or None.
         initial: θ(0), flat.
