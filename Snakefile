@@ -13,11 +13,9 @@ from pathlib import Path
 
 from ijrlib import jobs
 
-SCALE = config.get("scale", "smoke")
-DEVICE = config.get("device", "auto")
-RUNS_DIR = Path(config.get("runs_dir", "data/runs"))
-BIN = Path(config.get("bin", ".venv/bin"))
-OUT = Path(config.get("out", "_build"))
+SETTINGS = jobs.settings(config)
+SCALE, DEVICE = SETTINGS["scale"], SETTINGS["device"]
+RUNS_DIR, BIN, OUT = (Path(SETTINGS[name]) for name in ("runs_dir", "bin", "out"))
 BOOK = OUT / "books" / SCALE
 
 RUNS = jobs.runs(SCALE)

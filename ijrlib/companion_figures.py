@@ -42,6 +42,7 @@ from ijrlib.figures import (
     QUANTITIES,
     VERMILION,
     measured,
+    plain_if_few,
     styled,
 )
 
@@ -99,7 +100,7 @@ def paths(runs: Sequence[Any]) -> Figure:
         left.plot(x[0], y[0], color="black", marker="o", ms=5, linestyle="none")
     left.set(xlabel="first principal component", ylabel="second principal component")
     left.legend()
-    for color, (slow, fast) in zip(COLORS, pairs, strict=False):
+    for color, (slow, fast) in zip((GREEN, PURPLE, GREY), pairs, strict=False):
         away = departure(slow, fast)
         norm = quantity(slow, K).reindex(away.index)
         style = {"marker": ".", "ms": 5, "linestyle": "none"}
@@ -157,6 +158,7 @@ def largest(runs: Sequence[Any], by: str) -> Figure:
         axes.set_xticks(values)
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.xaxis.set_minor_locator(NullLocator())
+        plain_if_few(axes)
         axes.margins(x=0.2)
         axes.set_title(LABELS[name], fontsize=9)
         axes.set_xlabel(r"$\eta$" if by == "lr" else "batch size S", fontsize=8)
@@ -180,8 +182,11 @@ def along(runs: Sequence[Any], by: str) -> Figure:
                 label = setting(run, by).replace("B =", "S =") if seed == 0 else None
                 axes.plot(run.config.lr * values.index, values, label=label, **style)
                 if name == "sharpness":
-                    axes.axhline(2 / run.config.lr, color=COLORS[k], linestyle=":", linewidth=0.8)
+                    color = COLORS[k] if by == "lr" else GREY
+                    axes.axhline(2 / run.config.lr, color=color, linestyle=":", linewidth=0.8)
         axes.set_yscale("linear" if name == "train_accuracy" else "log")
+        if name != "train_accuracy":
+            plain_if_few(axes)
         axes.set_ylabel(LABELS.get(name, "training accuracy (%)"))
     for axes in grid[1]:
         axes.set_xlabel(r"time $\eta t$")

@@ -109,7 +109,8 @@ def beside(runs: Sequence[Any]) -> Figure:
                 k: measured(run, name).set_index("step")[name] for k, run in enumerate(members)
             }
             values = pd.DataFrame(columns)
-            axes.plot(values.index, values.mean(axis=1), label=label, lw=1.2, **styles[label])
+            told = label.replace("λ_reg", r"$\lambda_{\mathrm{reg}}$")
+            axes.plot(values.index, values.mean(axis=1), label=told, lw=1.2, **styles[label])
             if len(members) > 1:
                 low, high = values.min(axis=1).to_numpy(), values.max(axis=1).to_numpy()
                 color = styles[label]["color"]

@@ -183,8 +183,9 @@ def evolution(runs: Sequence[Any], by: str, jacobian: str = "jacobian_norm_sq") 
             if first:
                 smooth = running_median(frame[name].to_numpy())
                 axes.plot(
-                    frame["step"], smooth, color=color, linestyle=line, label=setting(run, by)
-                )
+                    frame["step"], smooth, color=color, linestyle=line, label=setting(run, by),
+                    zorder=2 + 0.1 * style,
+                )  # fmt: skip
         with suppress(NotMeasured):
             for axes, name in zip(panels[:2], names, strict=False):
                 level = plateau(run, name)
@@ -448,6 +449,7 @@ def looseness(runs: Sequence[Any]) -> Figure:
         frame = tightness(run)
         color = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, GREY)[k % 7]
         style = {"color": color, "marker": markers[k % len(markers)], "markersize": 4}
+        style["linestyle"] = "-" if k < 7 else "--"
         for axes, (name, _, _) in zip(row, panels, strict=True):
             axes.plot(
                 frame["step"] / run.config.steps, frame[name], linewidth=0.8, label=label(run),

@@ -549,7 +549,7 @@ FIGURES: Mapping[str, Figure] = {
     "fig24": Figure(
         "Evolution for several batch sizes: VGG",
         "CIFAR-10, VGG, η = 0.04, |B| = 50,000, 512, 32",
-        (VGG_GD_BY_LR[0], VGG_BY_BATCH[0], VGG_BY_BATCH[2]),
+        (VGG_GD_BY_LR[0], VGG_BY_BATCH[0], VGG_BY_BATCH[2], VGG_GD_AGAIN[0], *VGG_BY_BATCH_AGAIN),
         seeds((VGG_GD_BY_LR_PAPER[0], VGG_BY_BATCH_PAPER[0], VGG_BY_BATCH_PAPER[2]), 2),
     ),
     "fig25": Figure(

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, StrMethodFormatter
 
 from ijrlib import benchmarks, logits
 
@@ -380,6 +381,24 @@ def impurity_evolution(run: Any) -> Figure:
     return figure
 
 
+FEW = 50
+"""An axis that spans less than such a factor has too few powers of ten to read numbers from."""
+
+
+def plain_if_few(axes: Axes) -> None:
+    """:func:`plain_ticks` of a logarithmic y axis where it spans less than a factor ``FEW``."""
+    low, high = axes.get_ylim()
+    if high < FEW * low:
+        plain_ticks(axes.yaxis)
+
+
+def plain_ticks(axis: Axis) -> None:
+    """1, 2 and 5 times powers of ten on a logarithmic axis, in plain numbers."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_locator(NullLocator())
+
+
 # -- sharpness and Jacobian ------------------------------------------------------------------------
 
 
@@ -461,7 +480,7 @@ def cost_against_error(documents: Sequence[benchmarks.Document]) -> Figure:
         for accuracy in (5e-3, 1e-4):
             axes.axhline(accuracy, color=GREY, linestyle="--", linewidth=1.1)
         axes.set(xscale="log", yscale="log", title=document["provenance"]["machine"])
-        _plain_ticks(axes)
+        plain_ticks(axes.xaxis)
     for axes in panels:
         axes.set(xlabel="cost (gradients)", ylabel=r"worst relative error of $\|H\|$")
     _legend_below(figure)
@@ -483,12 +502,13 @@ def growth(documents: Sequence[benchmarks.Document]) -> Figure:
                 sizes_of = [r for r in found if (r["case"], r["contender"]) == (case, name)]
                 seconds = [r["seconds"][1] for r in sizes_of]
                 sizes = [r["size"] for r in sizes_of]
-                axes.plot(sizes, seconds, color=color, marker=marker, label=name)
+                told = name.replace("J_x", "$J_x$")
+                axes.plot(sizes, seconds, color=color, marker=marker, label=told)
             axes.set(xscale="log", yscale="log")
             if case == "parameters":
                 axes.xaxis.set_minor_formatter(NullFormatter())
             else:
-                _plain_ticks(axes)
+                plain_ticks(axes.xaxis)
         row[0].set_title(document["provenance"]["machine"])
     for row in rows:
         row[0].set_ylabel("seconds")
@@ -496,13 +516,6 @@ def growth(documents: Sequence[benchmarks.Document]) -> Figure:
             axes.set_xlabel(case)
     _legend_below(figure)
     return figure
-
-
-def _plain_ticks(axes: Axes) -> None:
-    """1, 2, 5, 10, … on a logarithmic horizontal axis."""
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _legend_below(figure: Figure) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from ijrlib import costs, experiments, store
@@ -16,6 +17,39 @@ from ijrlib.config import RunConfig
 LEAST_MINUTES = 20
 SAFETY = 3.0
 """Factor on the estimated time, which does not know the machine."""
+
+
+SETTINGS = {
+    "scale": "smoke",
+    "device": "auto",
+    "runs_dir": "data/runs",
+    "bin": ".venv/bin",
+    "out": "_build",
+}
+"""What the ``Snakefile`` can be told, and what it assumes."""
+
+
+def settings(given: Mapping[str, object]) -> dict[str, str]:
+    """``SETTINGS`` with those that are given.
+
+    Raises:
+        ValueError: for an unknown name, scale or device, and for a folder with a blank in its name,
+            at which the commands would be split.
+    """
+    if unknown := sorted(set(given).difference(SETTINGS)):
+        raise ValueError(
+            f"unknown setting {', '.join(unknown)}; the settings are {', '.join(SETTINGS)}"
+        )
+    found = SETTINGS | {name: str(value) for name, value in given.items()}
+    if found["scale"] not in experiments.SCALES:
+        scales = ", ".join(experiments.SCALES)
+        raise ValueError(f"scale: expected one of {scales}; got {found['scale']!r}")
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", found["device"]):
+        raise ValueError(f"device: expected auto, cpu, cuda or cuda:N; got {found['device']!r}")
+    for name in ("runs_dir", "bin", "out"):
+        if re.search(r"\s", found[name]):
+            raise ValueError(f"{name}: expected a path without blanks, got {found[name]!r}")
+    return found
 
 
 def runs(scale: str) -> dict[str, RunConfig]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -460,4 +461,5 @@ def _table(
 
 
 def _text(value: object) -> str:
-    return html.escape(str(value))
+    """Escaped, with a minus sign in front of numbers, at which a line does not break."""
+    return html.escape(re.sub(r"(?<![\w.])-(?=[\d.])|(?<=\de)-(?=\d)", "−", str(value)))

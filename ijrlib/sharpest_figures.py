@@ -15,14 +15,22 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from ijrlib import phases
 from ijrlib.conventions import STEP_FACTORS, SURFACE_DIRECTIONS, SURFACE_POINTS
 from ijrlib.criteria import NotMeasured
 from ijrlib.evolution_figures import COLORS, STYLES, values_of
 from ijrlib.evolution_figures import setting as plain_setting
-from ijrlib.figures import BLUE, GREY, ORANGE, VERMILION, array, styled
+from ijrlib.figures import (
+    BLUE,
+    GREY,
+    ORANGE,
+    VERMILION,
+    array,
+    plain_if_few,
+    plain_ticks,
+    styled,
+)
 from ijrlib.sharpest_criteria import (
     EARLY,
     alignment,
@@ -61,10 +69,10 @@ def _curve(axes: Axes, run: Any, values: pd.Series, **style: Any) -> None:
 
 def _accuracies(axes: Axes, run: Any, labelled: bool = True, **style: Any) -> None:
     """Accuracy in training and test, in percent."""
-    for name, color in (("train", BLUE), ("test", ORANGE)):
+    for name, color, line in (("train", BLUE, "-"), ("test", VERMILION, "--")):
         values = 100 * phases.column(run, f"{name}_accuracy")
         label = ("training" if name == "train" else "test") if labelled else None
-        _curve(axes, run, values, color=color, label=label, **style)
+        _curve(axes, run, values, color=color, linestyle=line, label=label, **style)
 
 
 @styled
@@ -150,11 +158,9 @@ def peaks(runs: Sequence[Any], by: str) -> Figure:
     each seed; both axes logarithmic, time from the first measurement after the start."""
     figure, panels = plt.subplots(1, 2, figsize=(8.4, 3.3), sharey=True)
     for i, axes in enumerate(panels, 1):
-        _compared(axes, runs, by, lambda run, i=i: eigenvalue(run, i))
+        _compared(axes, runs, by, lambda run, i=i: eigenvalue(run, i).loc[1:])
         axes.set(xscale="log", yscale="log", xlabel=TIME, ylabel=rf"$\lambda_{i}$")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axes.xaxis.set_minor_locator(NullLocator())
+        plain_ticks(axes.xaxis)
     panels[0].legend()
     return figure
 
@@ -167,7 +173,8 @@ def _compared(
     draw: Callable[..., None] = _curve,
 ) -> None:
     """A colour and a style for each value of a field, a line for each seed."""
-    for k, value in enumerate(values_of(runs, by)):
+    found = values_of(runs, by)
+    for k, value in enumerate(sorted(found) if by in ("lr", "batch_size") else found):
         for seed, run in enumerate(r for r in runs if getattr(r.config, by) == value):
             style = {"color": COLORS[k], "linestyle": STYLES[k], "linewidth": 1}
             label = setting(run, by) if seed == 0 else None
@@ -281,8 +288,9 @@ def rules(runs: Sequence[Any], by: str) -> Figure:
         axes.set(xlabel=TIME, ylabel=label)
         for start in starts:
             axes.axvline(start, color=GREY, linewidth=0.8)
-    panels[0].set_yscale("log")
-    panels[1].set_yscale("log")
+    for axes in panels[:2]:
+        axes.set_yscale("log")
+        plain_if_few(axes)
     panels[2].legend()
     return figure
 

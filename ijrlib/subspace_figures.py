@@ -140,7 +140,7 @@ def class_planes(run: Any, pairs: Sequence[int]) -> Figure:
         axes.set(xlim=(-1.05, 1.05), ylim=(-1.05, 1.05), aspect="equal")
         axes.set(xlabel="along the first mean", ylabel="orthogonal to it")
         axes.set_title(f"step {step}, cosine of the means {cosine:.2f}".replace("-", "−"))
-        axes.legend(loc="lower left", fontsize=7.5)
+        axes.legend(loc="lower left", fontsize=7.5, framealpha=0)
     return figure
 
 

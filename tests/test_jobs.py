@@ -91,6 +91,21 @@ def test_the_memory_of_a_run_has_room_for_the_gradients_of_its_probe():
         assert costs.memory_bytes(config) > kept + 2e9
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"scle": "laptop"}, "unknown setting scle; the settings are scale, device"),
+        ({"scale": "huge"}, "scale: expected one of smoke, laptop, paper; got 'huge'"),
+        ({"device": "tpu"}, "device: expected auto, cpu, cuda or cuda:N; got 'tpu'"),
+        ({"runs_dir": "with blank"}, "runs_dir: expected a path without blanks, got 'with blank'"),
+    ],
+)
+def test_wrong_settings_are_refused_before_anything_is_planned(given, message):
+    with pytest.raises(ValueError, match=message):
+        jobs.settings(given)
+    assert jobs.settings({"device": "cuda:1"}) == jobs.SETTINGS | {"device": "cuda:1"}
+
+
 def test_settings_that_would_execute_the_book_again_are_refused(tmp_path, monkeypatch):
     (tmp_path / "book").mkdir()
     (tmp_path / "_config.yml").write_text("execute:\n  execute_notebooks: force\n")
