@@ -17,7 +17,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, StrMethodFormatter
+from matplotlib.ticker import (
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    NullLocator,
+    StrMethodFormatter,
+)
 
 from ijrlib import benchmarks, logits
 
@@ -381,15 +387,14 @@ def impurity_evolution(run: Any) -> Figure:
     return figure
 
 
-FEW = 50
-"""An axis that spans less than such a factor has too few powers of ten to read numbers from."""
-
-
 def plain_if_few(axes: Axes) -> None:
-    """:func:`plain_ticks` of a logarithmic y axis where it spans less than a factor ``FEW``."""
+    """:func:`plain_ticks` of a logarithmic y axis with too few powers of ten to read numbers from,
+    and evenly spaced ones where there are too few of these."""
     low, high = axes.get_ylim()
-    if high < FEW * low:
+    if high < 100 * low:
         plain_ticks(axes.yaxis)
+    if high < 4 * low:
+        axes.yaxis.set_major_locator(MaxNLocator(5))
 
 
 def plain_ticks(axis: Axis) -> None:
