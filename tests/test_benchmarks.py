@@ -439,7 +439,8 @@ def test_the_figure_of_growth_has_a_curve_for_each_quantity_and_axis(document):
     rows = benchmarks.rows_of(document, "growth")
     for axes, case in zip(drawn, ("examples", "parameters", "classes"), strict=True):
         for line in axes.get_lines():
-            curve = [r for r in rows if (r["case"], r["contender"]) == (case, line.get_label())]
+            name = str(line.get_label()).replace("$", "")  # subscripts are typeset
+            curve = [r for r in rows if (r["case"], r["contender"]) == (case, name)]
             expected = [(r["size"], r["seconds"][1]) for r in curve]
             assert line.get_xydata() == pytest.approx(np.array(expected))
         assert len(axes.get_lines()) == 5 and axes.get_xlabel() == case

@@ -102,13 +102,15 @@ def test_gram_matrices_and_bases_of_eigensolvers_count_by_the_number_of_paramete
 
 
 def test_the_estimate_is_within_a_factor_of_four_of_what_stored_runs_took():
-    """The rate of two cores is stated to a factor of two; other work on the machine is the rest."""
+    """The rate of two cores is stated to a factor of two; other work on the machine is the rest.  A
+    run on one of them takes as long as on both, where its operations are small, to twice that."""
     runs = [run for run in store.find() if run.provenance["device"] == "cpu"]
     assert runs
     for run in runs:
         predicted = costs.cpu_seconds(run.config)
         took = run.provenance["wall_seconds"]
-        assert 1 / 4 < predicted / took < 4, run.config.name
+        on_two = took * run.provenance["threads"] / 2
+        assert predicted > on_two / 4 and predicted < 4 * took, run.config.name
 
 
 def test_a_rule_that_sets_in_after_the_last_step_searches_for_nothing():

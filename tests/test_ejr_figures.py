@@ -89,7 +89,7 @@ def test_beside_each_other_each_regularizer_is_a_line_through_means_with_the_ran
     (legend,) = FIGURES["beside"].legends
     assert [text.get_text() for text in legend.get_texts()] == [
         "none",
-        "EJR, λ_reg = 0.01",
+        r"EJR, $\lambda_{\mathrm{reg}}$ = 0.01",
         "weight decay 0.0005",
         "weight decay 0.0015",
         "weight decay 0.005",
