@@ -45,7 +45,12 @@ class Trajectory:
         return min(self.parameters, LIMIT_BYTES // (4 * max(1, len(self.steps))))
 
     def record(self, step: int, point: Tensor) -> None:
-        """Write the point θ(t) − θ(0), shape (m,), of a step; overwrites what is there."""
+        """Write the point θ(t) − θ(0), shape (m,), of a step; overwrites what is there.
+
+        Raises:
+            OSError: where it cannot be written.  Unlike a checkpoint a point is not spared: the run
+                ends, and goes on from its last checkpoint.
+        """
         row = point if self.width == self.parameters else project(point, self.width)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("r+b" if self.path.exists() else "wb") as file:
