@@ -27,6 +27,19 @@ TEXT = """
 """
 
 
+# formulas that are cut off: wider than what is around them, and nothing there that scrolls
+CUT_OFF = """
+[...document.querySelectorAll("article mjx-container")].filter(formula => {
+  for (let e = formula.parentElement; e.tagName !== "ARTICLE"; e = e.parentElement) {
+    const overflow = getComputedStyle(e).overflowX;
+    if (["auto", "scroll"].includes(overflow)) return false;
+    if (overflow === "hidden" && e.scrollWidth > e.clientWidth + 1) return true;
+  }
+  return formula.getBoundingClientRect().right > innerWidth + 1;
+}).map(formula => formula.parentElement.outerHTML.slice(0, 300))
+"""
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_page_loads_offline_without_an_error_and_with_its_formulas(name, open_page):
     page = open_page(name)
@@ -43,6 +56,7 @@ def test_the_page_fits_a_phone(name, open_page):
     page = open_page(name, **PHONE)
     wide = page.evaluate("document.documentElement.scrollWidth")
     assert wide <= PHONE["width"]
+    assert page.evaluate(CUT_OFF) == []
 
 
 def test_a_reference_to_a_theorem_leads_to_its_statement(open_page):
