@@ -149,7 +149,7 @@ def _stored(folder: Path) -> list[str]:
     times = f" × {threads:g}" if told.get("device") == "cpu" else ""
     return [
         str(told.get("status")),
-        f"{run.series['step'].max():,.0f}" if len(run.series) else "none",
+        f"{run.series['step'].iloc[-1]:,}" if len(run.series) else "none",
         f"{size / 1e6:.2f} MB",
         f"{minutes:.1f} min {told.get('device')}{times}",
     ]

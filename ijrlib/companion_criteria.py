@@ -180,7 +180,9 @@ def step_width(runs: Sequence[Run]) -> Measurement:
 def largest(runs: Sequence[Run], name: str, by: str, rising: bool) -> Measurement:
     """Whether the largest value of a column along the way is ordered by η or S, every run of one
     value on its side of every run of the next."""
-    return ordered(stored(runs), by, rising, lambda run: float(quantity(run, name).max()), "S")
+    return ordered(
+        stored(runs), by, rising, lambda run: float(quantity(run, name).max()), batch="S"
+    )
 
 
 def quantity(run: Run, name: str) -> pd.Series:
@@ -207,7 +209,7 @@ def later(run: Run, name: str) -> pd.Series:
 
 def largest_later(runs: Sequence[Run], name: str, by: str, rising: bool) -> Measurement:
     """:func:`largest` after the first measurement."""
-    return ordered(stored(runs), by, rising, lambda run: float(later(run, name).max()), "S")
+    return ordered(stored(runs), by, rising, lambda run: float(later(run, name).max()), batch="S")
 
 
 def reached_early(runs: Sequence[Run], between: tuple[float, float] = EARLY) -> Measurement:

@@ -288,7 +288,7 @@ def ordered(
     """:func:`ordered_plateaus` for any number of a run.  Where not every run of one value is below
     every run of the next, the text says in how many seeds those of one seed are.  The companion
     papers write S for the size of a ``batch``."""
-    groups: dict[float, list[tuple[int, float]]] = {}
+    levels: list[tuple[float, int, float]] = []
     for run in runs:
         key = getattr(run.config, by)
         if by == "gamma" and run.config.regularizer == "none":
@@ -296,12 +296,12 @@ def ordered(
         found = value(run)
         if not np.isfinite(found):
             raise NotMeasured(f"{run.config.name}: nothing finite to compare")
-        groups.setdefault(float("inf") if key is None else key, []).append((run.config.seed, found))
-    if len(groups) < 2:
+        levels.append((float("inf") if key is None else key, run.config.seed, found))
+    keys = sorted({key for key, _, _ in levels})
+    if len(keys) < 2:
         raise NotMeasured(f"runs of one {by} only")
-    symbol, keys = batch if by == "batch_size" else SYMBOLS[by], sorted(groups)
-    seeds = {key: {seed for seed, _ in groups[key]} for key in keys}
-    values = [[found for _, found in groups[key]] for key in keys]
+    symbol = batch if by == "batch_size" else SYMBOLS[by]
+    values = [[found for own, _, found in levels if own == key] for key in keys]
     text = "; ".join(
         f"{symbol} = {'full' if key == float('inf') else f'{key:g}'}: {span(some, '.3g')}"
         for key, some in zip(keys, values, strict=True)
@@ -310,13 +310,13 @@ def ordered(
         raise NotMeasured(f"one seed only, its spread is unknown: {text}")
     holds = _apart(values, rising)
     text += f" ({span(map(len, values), 'd')} seeds"
-    shared = set.intersection(*seeds.values())
+    alone = [
+        [[found for own, of, found in levels if (own, of) == (key, seed)] for key in keys]
+        for seed in {seed for _, seed, _ in levels}
+    ]
+    shared = [some for some in alone if all(some)]
     if shared and not holds:
-        alone = [
-            [[found for own, found in groups[key] if own == seed] for key in keys]
-            for seed in shared
-        ]
-        inside = sum(_apart(some, rising) for some in alone)
+        inside = sum(_apart(some, rising) for some in shared)
         text += f"; in order in {inside} of the {len(shared)} that all have"
     return Measurement(f"{text})", holds)
 

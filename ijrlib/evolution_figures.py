@@ -379,7 +379,7 @@ def relation(
         above.set_yscale("log")
         below.axhspan(0.5, 2, color=SKY, alpha=0.15, linewidth=0)
         below.set(yscale="log", xlabel="step")
-        _powers_of_two(below.yaxis, below.get_ylim())
+        _powers_of_two(below.yaxis)
     panels[0, 0].set_ylabel("largest eigenvalue")
     panels[1, 0].set_ylabel("ratio / median")
     handles, labels = panels[0, 0].get_legend_handles_labels()
@@ -387,10 +387,11 @@ def relation(
     return figure
 
 
-def _powers_of_two(axis: Axis, limits: tuple[float, float]) -> None:
+def _powers_of_two(axis: Axis) -> None:
     """Ticks of a logarithmic axis that spans few powers of ten: 1 and powers of two, or of four
     where these would be many."""
-    few = limits[1] < 40 * limits[0]
+    low, high = axis.get_view_interval()
+    few = high < 40 * low
     axis.set_major_locator(LogLocator(base=2 if few else 4, numticks=20))
     axis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.set_minor_locator(NullLocator())
@@ -421,7 +422,7 @@ def constants(runs: Sequence[Any]) -> Figure:
         xscale="log",
         xlabel=r"$c = \|H\| / (\langle\lambda^{(1)}\rangle\|\langle J\rangle\hat 1\|^2)$",
     )
-    _powers_of_two(axes.xaxis, axes.get_xlim())
+    _powers_of_two(axes.xaxis)
     axes.set_ylabel("run")
     axes.invert_yaxis()
     handles, labels = axes.get_legend_handles_labels()
@@ -459,7 +460,7 @@ def looseness(runs: Sequence[Any]) -> Figure:
         axes.axhline(1, color=GREY, linestyle="--", linewidth=1.0)
         axes.set(xlabel="share of the run", ylabel=text, yscale=scale)
         if scale == "log":
-            _powers_of_two(axes.yaxis, axes.get_ylim())
+            _powers_of_two(axes.yaxis)
     handles, labels = row[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=7.5)
     return figure

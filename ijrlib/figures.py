@@ -177,6 +177,23 @@ def _colored_axis(axes: Axes, side: str, quantity: Quantity) -> None:
     axes.spines[side].set_color(quantity.color)
 
 
+def plain_if_few(axes: Axes) -> None:
+    """:func:`plain_ticks` of a logarithmic y axis with too few powers of ten to read numbers from,
+    and evenly spaced ones where there are too few of these."""
+    low, high = axes.get_ylim()
+    if high < 100 * low:
+        plain_ticks(axes.yaxis)
+    if high < 4 * low:
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+
+
+def plain_ticks(axis: Axis) -> None:
+    """1, 2 and 5 times powers of ten on a logarithmic axis, in plain numbers."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_locator(NullLocator())
+
+
 # -- theory ----------------------------------------------------------------------------------------
 
 
@@ -385,23 +402,6 @@ def impurity_evolution(run: Any) -> Figure:
     axes.set_ylim(bottom=0)
     axes.legend()
     return figure
-
-
-def plain_if_few(axes: Axes) -> None:
-    """:func:`plain_ticks` of a logarithmic y axis with too few powers of ten to read numbers from,
-    and evenly spaced ones where there are too few of these."""
-    low, high = axes.get_ylim()
-    if high < 100 * low:
-        plain_ticks(axes.yaxis)
-    if high < 4 * low:
-        axes.yaxis.set_major_locator(MaxNLocator(5))
-
-
-def plain_ticks(axis: Axis) -> None:
-    """1, 2 and 5 times powers of ten on a logarithmic axis, in plain numbers."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axis.set_minor_locator(NullLocator())
 
 
 # -- sharpness and Jacobian ------------------------------------------------------------------------

@@ -199,9 +199,10 @@ class _Passes:
 
     def __init__(self, model: nn.Module, xs: Sequence[Tensor]) -> None:
         self.model = model
-        self.names = list(trainable(model))
+        params = trainable(model)
+        self.names = list(params)
         # leaves of their own, for hooks on the model's are of its training
-        self.tensors = [p.detach().requires_grad_() for p in trainable(model).values()]
+        self.tensors = [p.detach().requires_grad_() for p in params.values()]
         self.m = sum(p.numel() for p in self.tensors)
         self.dtype, self.device = self.tensors[0].dtype, self.tensors[0].device
         self.xs = xs

@@ -334,7 +334,7 @@ def peak_time(runs: Sequence[Run], by: str) -> Measurement:
     def time(run: Run) -> float:
         return run.config.lr * phases.largest(d.eigenvalue(run, 1))
 
-    return e.ordered(c.stored(runs), by, by != "lr", time, "S")
+    return e.ordered(c.stored(runs), by, by != "lr", time, batch="S")
 
 
 def flatter_at_one_length(runs: Sequence[Run]) -> Measurement:

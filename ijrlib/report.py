@@ -60,7 +60,7 @@ def claims(figure: str, runs: Sequence[Run], scale: str) -> Block:
         (
             _claim(v.claim.statement, v.claim.printed, v.claim.id),
             f"{_text(v.claim.criterion)}{_small(v.claim.reason)}",
-            (_text(v.measured) or "–") + "".join(map(_reading, v.readings)),
+            (_measured(v.measured) or "–") + "".join(map(_reading, v.readings)),
             _badge(v.verdict) + _small(v.note) + _small(_claims.TURNED if v.turned else ""),
         )
         for v in verdicts
@@ -112,7 +112,7 @@ def scoreboard(frame: pd.DataFrame) -> Block:
             (
                 f'<span title="{_text(row["criterion"])}">'
                 f"{_claim(row['statement'], row['printed'], row['id'])}</span>",
-                _text(row["measured"]) or "–",
+                _measured(row["measured"]) or "–",
                 _badge(row["verdict"]) + _small(row["note"]) + _small(row["reading"]),
             )
             for row in group.to_dict("records")
@@ -283,10 +283,11 @@ def _heading_block(level: str, title: str, text: str) -> Block:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> Block:
-    """A plain table in the look of the others; cells are shown as ``str`` gives them."""
+    """A plain table in the look of the others; cells are shown as ``str`` gives them, negative
+    numbers with a minus sign."""
     cells = [[str(cell) for cell in row] for row in rows]
     text = "\n".join(" | ".join(row) for row in [list(header), *cells])
-    return Block(_table(header, [[_text(cell) for cell in row] for row in cells]), text)
+    return Block(_table(header, [[_measured(cell) for cell in row] for row in cells]), text)
 
 
 def rerun_command(
@@ -432,7 +433,8 @@ def _badge(verdict: str) -> str:
 
 def _reading(reading: tuple[str, Measurement]) -> str:
     words, found = reading
-    return _small(f"Read otherwise, {words}: {found.value}. {'Holds' if found.holds else 'Fails'}.")
+    told = f"Read otherwise, {words}: {found.value}. {'Holds' if found.holds else 'Fails'}."
+    return f"<br><small>{_measured(told)}</small>"
 
 
 def _small(note: object) -> str:
@@ -461,5 +463,10 @@ def _table(
 
 
 def _text(value: object) -> str:
-    """Escaped, with a minus sign in front of numbers, at which a line does not break."""
-    return html.escape(re.sub(r"(?<![\w.])-(?=[\d.])|(?<=\de)-(?=\d)", "−", str(value)))
+    return html.escape(str(value))
+
+
+def _measured(value: object) -> str:
+    """Escaped, with a minus sign in front of numbers, at which a line does not break; not for
+    commands and names, which are to be copied."""
+    return _text(re.sub(r"(?<![\w.])-(?=[\d.])|(?<=\de)-(?=\d)", "−", str(value)))

@@ -173,7 +173,7 @@ def stabler_with_batch_norm(runs: Sequence[Run]) -> Measurement:
 def peak_height(runs: Sequence[Run], i: int, by: str, rising: bool) -> Measurement:
     """Whether the largest λ_i along the way is ordered by η or S, every run of one value on its
     side of every run of the next."""
-    return ordered(stored(runs), by, rising, lambda run: float(eigenvalue(run, i).max()), "S")
+    return ordered(stored(runs), by, rising, lambda run: float(eigenvalue(run, i).max()), batch="S")
 
 
 def peak_epoch(runs: Sequence[Run], by: str, rising: bool) -> Measurement:
@@ -183,7 +183,7 @@ def peak_epoch(runs: Sequence[Run], by: str, rising: bool) -> Measurement:
         size = run.config.batch_size or run.config.examples
         return phases.largest(eigenvalue(run, 1)) * size / run.config.examples
 
-    return ordered(stored(runs), by, rising, epoch, "S")
+    return ordered(stored(runs), by, rising, epoch, batch="S")
 
 
 def after_both_stages(runs: Sequence[Run], accuracy: bool) -> Measurement:

@@ -90,8 +90,8 @@ def save(run: Run, runs_dir: str | Path | None = None) -> Path:
     _check_steps(run.series)
     _check_columns(run.series)
     _check_arrays(run.arrays)
-    size = sum(np.asarray(array).nbytes for array in run.arrays.values())
-    if max(size, 8 * run.series.size) > LIMIT_BYTES:
+    size = max(8 * run.series.size, sum(np.asarray(a).nbytes for a in run.arrays.values()))
+    if size > LIMIT_BYTES:
         raise ValueError(f"expected at most {LIMIT_BYTES} bytes of series or arrays, got {size}")
     parent = _runs_dir(runs_dir)
     parent.mkdir(parents=True, exist_ok=True)

@@ -260,10 +260,18 @@ def test_the_command_of_a_plain_chapter_is_short():
     assert words[2:] == ["out.ipynb", "-p", "scale", "laptop"]
 
 
-def test_the_command_on_the_page_is_the_command():
-    block = report.provenance("fig03", [], "laptop", overrides={"lr": 0.02})
+@pytest.mark.parametrize("lr", [0.02, 2e-5])
+def test_the_command_on_the_page_is_the_command(lr):
+    block = report.provenance("fig03", [], "laptop", overrides={"lr": lr})
     (shown,) = re.findall(r"<pre><code>(.*?)</code></pre>", block.html)
-    assert html.unescape(shown) == report.rerun_command("fig03", "laptop", 0, {"lr": 0.02})
+    assert html.unescape(shown) == report.rerun_command("fig03", "laptop", 0, {"lr": lr})
+
+
+def test_numbers_in_tables_have_a_minus_sign_at_which_no_line_breaks():
+    (_, cells) = text_of(report.table(["value"], [["-2.2 points, 1.1e-15, cifar10-2000"]])).split(
+        "value"
+    )
+    assert cells.strip() == "−2.2 points, 1.1e−15, cifar10-2000"
 
 
 def test_a_figure_without_a_chapter_is_refused():
