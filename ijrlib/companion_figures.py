@@ -107,6 +107,7 @@ def paths(runs: Sequence[Any]) -> Figure:
         right.plot(norm, away, color=color, label=f"seed {slow.config.seed}", **style)
         right.axhline(spacing(fast), color=color, linewidth=0.8, linestyle=":")
     right.set(xscale="log", yscale="log")
+    plain_if_few(right)
     right.set(xlabel=LABELS[K], ylabel="distance from the other path")
     right.legend(loc="lower right")
     return figure
@@ -217,6 +218,8 @@ def batch_normalization(runs: Sequence[Any]) -> Figure:
                 axes.plot(values.index, values, color=GREY, linestyle=(0, (4, 2)), label=label)
         axes.set_xscale("symlog", linthresh=10)
         axes.set_yscale("linear" if name == "last_scale_norm" else "log")
+        if name != "last_scale_norm":
+            plain_if_few(axes)
         axes.set_ylabel(LABELS[name])
     for axes in grid[1]:
         axes.set_xlabel("step")

@@ -33,6 +33,7 @@ from ijrlib.figures import (
     array,
     curve,
     measured,
+    plain_if_few,
     styled,
     threshold,
 )
@@ -380,6 +381,8 @@ def relation(
         below.axhspan(0.5, 2, color=SKY, alpha=0.15, linewidth=0)
         below.set(yscale="log", xlabel="step")
         _powers_of_two(below.yaxis)
+    if panels.shape[1] == 1:  # beside others it has the ticks that they have
+        plain_if_few(panels[0, 0])
     panels[0, 0].set_ylabel("largest eigenvalue")
     panels[1, 0].set_ylabel("ratio / median")
     handles, labels = panels[0, 0].get_legend_handles_labels()

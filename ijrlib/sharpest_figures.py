@@ -5,7 +5,7 @@ As in :mod:`ijrlib.figures`: each function takes stored runs and returns a matpl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -271,10 +271,15 @@ def schedules(runs: Sequence[Any]) -> Figure:
     config = runs[0].config
     for rate in (config.lr, config.lr * config.lr_decay):
         panels[0].axhline(2 / rate, color=GREY, linestyle=":")
-    panels[0].set_yscale("log")
-    panels[1].set_yscale("log")
+    _logarithmic(panels[:2])
     panels[2].legend()
     return figure
+
+
+def _logarithmic(panels: Iterable[Axes]) -> None:
+    for axes in panels:
+        axes.set_yscale("log")
+        plain_if_few(axes)
 
 
 @styled
@@ -288,9 +293,7 @@ def rules(runs: Sequence[Any], by: str) -> Figure:
         axes.set(xlabel=TIME, ylabel=label)
         for start in starts:
             axes.axvline(start, color=GREY, linewidth=0.8)
-    for axes in panels[:2]:
-        axes.set_yscale("log")
-        plain_if_few(axes)
+    _logarithmic(panels[:2])
     panels[2].legend()
     return figure
 
@@ -335,7 +338,8 @@ def against_directions(runs: Sequence[Any]) -> Figure:
     norms = [phases.column(run, "hessian_frobenius_sq").max() ** 0.5 for run in runs]
     dots["marker"] = "s"
     left.plot(k, norms, color=VERMILION, label=r"$\|H\|_F$", **dots)
-    left.set(xlabel="directions K", ylabel="largest along the way", yscale="log")
+    left.set(xlabel="directions K", ylabel="largest along the way")
+    _logarithmic([left])
     left.legend()
     accuracy = [100 * phases.column(run, "test_accuracy").iloc[-1] for run in runs]
     right.plot(k, accuracy, color=BLUE, linestyle="none", marker="o", ms=4)
