@@ -67,7 +67,7 @@ class CurvatureMonitor:
         every: steps between two measurements.  For one before the first step call :meth:`measure`.
         optimizer: for η and the threshold of stability; None leaves them NaN.
         chunk: examples per forward pass; bounds the memory.
-        rtol: estimated relative error of the sharpness; what it can miss on more than some 500
+        rtol: estimated relative error of the sharpness; what it can miss on more than some 600
             examples tells :data:`ijrlib.curvature.RTOL`.
 
     Raises:
