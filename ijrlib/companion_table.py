@@ -35,7 +35,7 @@ TIME = 80  # ηt at the end of SimpleCNN's runs
 MEASURED = 32  # times that they are measured
 
 
-def _simple_cnn(lr: float) -> RunConfig:
+def _simple_cnn(lr: float, batch_size: int = 128) -> RunConfig:
     unit = round(TIME / lr / MEASURED)
     config = RunConfig(
         dataset="cifar10",
@@ -43,7 +43,7 @@ def _simple_cnn(lr: float) -> RunConfig:
         network="simple_cnn_be",
         lr=lr,
         steps=MEASURED * unit,
-        batch_size=128,
+        batch_size=batch_size,
         autocast=True,
         probe=250,
         test_examples=1000,
@@ -51,10 +51,10 @@ def _simple_cnn(lr: float) -> RunConfig:
     return _followed(config, unit)
 
 
-def _simple_cnn_paper(lr: float) -> RunConfig:
-    config = _simple_cnn(lr).replace(
+def _simple_cnn_paper(lr: float, batch_size: int = 128) -> RunConfig:
+    config = _simple_cnn(lr, batch_size).replace(
         examples=50_000,
-        steps=200 * (50_000 // 128),
+        steps=200 * (50_000 // batch_size),
         autocast=False,
         augment=True,
         probe=2500,
@@ -179,6 +179,9 @@ EARLY_PAPER = tuple(map(_simple_cnn_paper, (0.02, 0.2)))
 BY_LR = tuple(map(_simple_cnn, (0.01, 0.1)))
 BY_LR_PAPER = tuple(map(_simple_cnn_paper, (0.01, 0.1)))
 MORE_SEEDS = in_float32(BY_LR + EARLY, 1) + in_float32((BY_LR[0], EARLY[1]), 2)
+BY_BATCH = tuple(_simple_cnn(0.1, batch) for batch in (32, 512))
+"""Beside those of ``BY_LR`` with the same η."""
+BY_BATCH_PAPER = tuple(_simple_cnn_paper(0.1, batch) for batch in (32, 512))
 MLP_BY_LR = tuple(map(_mlp, (0.01, 0.1)))
 MLP_BY_LR_PAPER = tuple(map(_mlp_paper, (0.01, 0.1)))
 MLP_BY_BATCH = tuple(_mlp(0.05, batch) for batch in (16, 64, 256))
@@ -216,7 +219,7 @@ FIGURES: Mapping[str, Figure] = {
         f"{SIMPLE_SETTING}, η = 0.01, 0.1 and others; {MLP_SETTING}, B = 64 and others, η not "
         "stated in the text",
         BY_LR + EARLY + MORE_SEEDS + seeds(MLP_BY_LR + MLP_BY_BATCH, 3),
-        seeds(BY_LR_PAPER + EARLY_PAPER + MLP_BY_LR_PAPER + MLP_BY_BATCH_PAPER, 3),
+        seeds(BY_LR_PAPER + EARLY_PAPER + BY_BATCH_PAPER + MLP_BY_LR_PAPER + MLP_BY_BATCH_PAPER, 3),
     ),
     "be05": Figure(
         "Batch normalization",

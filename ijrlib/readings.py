@@ -300,7 +300,8 @@ def at_equal_accuracy_of(claim_id: str) -> Callable[[Sequence[Run]], Measurement
 
 def conditioning_in_print(runs: Sequence[Run]) -> Measurement:
     """The largest Tr K/λ_K at the two η for which the paper prints it."""
-    some = [run for run in e.of(runs, network="simple_cnn_be") if run.config.lr in (0.01, 0.1)]
+    simple = e.of(runs, network="simple_cnn_be", batch_size=128)
+    some = [run for run in simple if run.config.lr in (0.01, 0.1)]
     return b.largest_later(some, "conditioning", "lr", True)
 
 
@@ -434,7 +435,10 @@ MAXIMA = (
     *(f"be02-max-{key}" for key in ("k", "h")),
     *(
         f"{where}-{key}-{by}"
-        for where, ways in (("be03", ("simple", "mlp", "batch")), ("be11", ("lr", "batch")))
+        for where, ways in (
+            ("be03", ("simple", "simplebatch", "mlp", "batch")),
+            ("be11", ("lr", "batch")),
+        )
         for by in ways
         for key in ("k", "h", "conditioning", "tracek", "traceh")
     ),

@@ -456,8 +456,8 @@ for _key, _column, _up in (
             companions("lr", (0.02, 0.2), _column, _good),
             companions("lr", (0.02, 0.2), _column, _bad),
         )
-    for _short, _network in (("simple", "simple_cnn_be"), ("mlp", "mlp_300_100")):
-        _fields = {"network": _network, "batch_size": 64}
+    for _short, _network, _size in (("simple", "simple_cnn_be", 128), ("mlp", "mlp_300_100", 64)):
+        _fields = {"network": _network, "batch_size": _size}
         CASES[f"be03-{_key}-{_short}"] = (
             companions("lr", (0.01, 0.1), _column, _good, **_fields),
             companions("lr", (0.01, 0.1), _column, _bad, **_fields),
@@ -466,12 +466,16 @@ for _key, _column, _up in (
         companions("lr", (0.1, 0.5), _column, _good, batch_size=128),
         companions("lr", (0.1, 0.5), _column, _bad, batch_size=128),
     )
-    _fields = {"network": "mlp_300_100", "lr": 0.05}
     _sign = -0.5 if _up else 0.5
-    CASES[f"be03-{_key}-batch"] = (
-        companions("batch_size", (16, 64, 256), _column, _sign, **_fields),
-        companions("batch_size", (16, 64, 256), _column, -_sign, **_fields),
-    )
+    for _short, _network, _lr in (
+        ("simplebatch", "simple_cnn_be", 0.1),
+        ("batch", "mlp_300_100", 0.05),
+    ):
+        _fields = {"network": _network, "lr": _lr}
+        CASES[f"be03-{_key}-{_short}"] = (
+            companions("batch_size", (16, 64, 256), _column, _sign, **_fields),
+            companions("batch_size", (16, 64, 256), _column, -_sign, **_fields),
+        )
     CASES[f"be11-{_key}-batch"] = (
         companions("batch_size", (32, 512), _column, _sign, lr=0.5),
         companions("batch_size", (32, 512), _column, -_sign, lr=0.5),
