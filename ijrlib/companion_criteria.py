@@ -34,6 +34,7 @@ from ijrlib.store import Run
 
 K = "covariance_norm"
 SINGLE = "covariance_norm_single"
+ESTIMATED = ("hessian_trace", "hessian_conditioning")
 WIDTH = 2.0
 WIDTH_FACTOR = 2**0.5
 EARLY = (0.5, 0.7)
@@ -187,8 +188,9 @@ def largest(runs: Sequence[Run], name: str, by: str, rising: bool) -> Measuremen
 
 def quantity(run: Run, name: str) -> pd.Series:
     """A column by step; "conditioning" is Tr K/λ_K, "conditioning_single" that from single
-    examples."""
+    examples and "hessian_conditioning" Tr H/λ_H."""
     parts = {
+        "hessian_conditioning": (H, "hessian_trace"),
         "conditioning": (K, "covariance_trace"),
         "conditioning_single": (SINGLE, "covariance_trace_single"),
     }
@@ -197,6 +199,14 @@ def quantity(run: Run, name: str) -> pd.Series:
     norm, trace = parts[name]
     frame = rows(run, norm, trace)
     return pd.Series((frame[trace] / frame[norm]).to_numpy(), index=frame["step"])
+
+
+def standard_error(run: Run, name: str, step: int) -> float:
+    """Of a quantity at a step: that of Hutchinson's estimate of Tr H, 0 for what is no estimate."""
+    if name not in ESTIMATED:
+        return 0.0
+    error = float(phases.column(run, "hessian_trace_error").loc[step])
+    return error if name == "hessian_trace" else error / float(phases.column(run, H).loc[step])
 
 
 def later(run: Run, name: str) -> pd.Series:
@@ -208,8 +218,20 @@ def later(run: Run, name: str) -> pd.Series:
 
 
 def largest_later(runs: Sequence[Run], name: str, by: str, rising: bool) -> Measurement:
-    """:func:`largest` after the first measurement."""
-    return ordered(stored(runs), by, rising, lambda run: float(later(run, name).max()), batch="S")
+    """:func:`largest` after the first measurement, beyond the standard errors of what is
+    estimated.  (The largest of several estimates is on average too large.)"""
+
+    def error(run: Run) -> float:
+        return standard_error(run, name, phases.largest(later(run, name)))
+
+    return ordered(
+        stored(runs),
+        by,
+        rising,
+        lambda run: float(later(run, name).max()),
+        batch="S",
+        error=error if name in ESTIMATED else None,
+    )
 
 
 def reached_early(runs: Sequence[Run], between: tuple[float, float] = EARLY) -> Measurement:

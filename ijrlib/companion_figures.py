@@ -15,7 +15,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, StrMethodFormatter
 
+from ijrlib import phases
 from ijrlib.companion_criteria import (
+    ESTIMATED,
     EVENTS,
     NAMES,
     SINGLE,
@@ -30,6 +32,7 @@ from ijrlib.companion_criteria import (
     slowing,
     spacing,
     stability,
+    standard_error,
 )
 from ijrlib.criteria import NotMeasured
 from ijrlib.evolution_figures import COLORS, STYLES, setting, values_of
@@ -53,6 +56,7 @@ LABELS = {
     "sharpness": r"$\lambda_H = \|H\|$",
     "conditioning": r"$\mathrm{Tr}\,K/\lambda_K$",
     "covariance_trace": r"$\mathrm{Tr}\,K$",
+    "hessian_conditioning": r"$\mathrm{Tr}\,H/\lambda_H$",
     "hessian_trace": r"$\mathrm{Tr}\,H$",
     "step_width": r"step width $\alpha^*$",
     "last_scale_norm": r"$\|\gamma\|$ of the last normalization",
@@ -141,19 +145,21 @@ def early_phase(runs: Sequence[Any]) -> Figure:
 
 @styled
 def largest(runs: Sequence[Any], by: str) -> Figure:
-    """The largest λ_K, λ_H, Tr K/λ_K, Tr K and Tr H along the way against η or S, both axes
-    logarithmic, a point for each run, a line through the means over seeds."""
-    names = (K, "sharpness", "conditioning", "covariance_trace", "hessian_trace")
-    figure, panels = plt.subplots(1, len(names), figsize=(8.4, 2.5))
+    """The largest λ_K, Tr K/λ_K and Tr K along the way against η or S, and below the same of H, all
+    axes logarithmic: a point for each run, with its standard error where it is an estimate, and a
+    line through the means over seeds."""
+    names = (K, "conditioning", "covariance_trace")
+    names += ("sharpness", "hessian_conditioning", "hessian_trace")
+    figure, grid = plt.subplots(2, 3, figsize=(8.4, 4.4), sharex=True)
     values = sorted(values_of(runs, by))
-    for axes, name in zip(panels, names, strict=True):
-        found = {
-            v: [float(quantity(run, name).max()) for run in runs if getattr(run.config, by) == v]
-            for v in values
-        }
+    for axes, name in zip(grid.flat, names, strict=True):
+        found: dict[Any, list[float]] = {v: [] for v in values}
+        for run in runs:
+            along, v = quantity(run, name), getattr(run.config, by)
+            found[v].append(float(along.max()))
+            error = standard_error(run, name, phases.largest(along)) if name in ESTIMATED else None
+            axes.errorbar(v, along.max(), error, color=BLUE, marker="o", ms=3, linewidth=0.8)
         axes.plot(values, [np.mean(found[v]) for v in values], color=BLUE, linewidth=1)
-        for v in values:
-            axes.plot([v] * len(found[v]), found[v], color=BLUE, linestyle="none", marker="o", ms=3)
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set_xticks(values)
@@ -162,10 +168,11 @@ def largest(runs: Sequence[Any], by: str) -> Figure:
         plain_if_few(axes)
         axes.margins(x=0.2)
         axes.set_title(LABELS[name], fontsize=9)
-        axes.set_xlabel(r"$\eta$" if by == "lr" else "batch size S", fontsize=8)
-        axes.tick_params(labelsize=7, which="both")
-        axes.tick_params(axis="x", labelrotation=60)
-    panels[0].set_ylabel("largest along the way", fontsize=8)
+        axes.tick_params(labelsize=8, which="both")
+    for axes in grid[1]:
+        axes.set_xlabel(r"$\eta$" if by == "lr" else "batch size S", fontsize=9)
+    for axes in grid[:, 0]:
+        axes.set_ylabel("largest along the way", fontsize=9)
     return figure
 
 

@@ -282,13 +282,32 @@ SYMBOLS = {
 }
 
 
+STANDARD_ERRORS = 2
+"""Estimates that are closer to each other than so many standard errors of their difference are in
+no order."""
+
+
 def ordered(
-    runs: Sequence[Run], by: str, rising: bool, value: Callable[[Run], float], batch: str = "B"
+    runs: Sequence[Run],
+    by: str,
+    rising: bool,
+    value: Callable[[Run], float],
+    batch: str = "B",
+    error: Callable[[Run], float] | None = None,
 ) -> Measurement:
     """:func:`ordered_plateaus` for any number of a run.  Where not every run of one value is below
     every run of the next, the text says in how many seeds those of one seed are.  The companion
-    papers write S for the size of a ``batch``."""
-    levels: list[tuple[float, int, float]] = []
+    papers write S for the size of a ``batch``.
+
+    Args:
+        error: standard error of the number, where it is an estimate.  A verdict then asks for
+            ``STANDARD_ERRORS`` of them, the errors of two runs taken as independent.
+
+    Raises:
+        NotMeasured: for runs with one value or one seed, nothing finite, or estimates too close to
+            each other to be in order or out of it.
+    """
+    levels: list[tuple[float, int, tuple[float, float]]] = []
     for run in runs:
         key = getattr(run.config, by)
         if by == "gamma" and run.config.regularizer == "none":
@@ -296,19 +315,27 @@ def ordered(
         found = value(run)
         if not np.isfinite(found):
             raise NotMeasured(f"{run.config.name}: nothing finite to compare")
-        levels.append((float("inf") if key is None else key, run.config.seed, found))
+        noise = error(run) if error else 0.0
+        levels.append((float("inf") if key is None else key, run.config.seed, (found, noise)))
     keys = sorted({key for key, _, _ in levels})
     if len(keys) < 2:
         raise NotMeasured(f"runs of one {by} only")
     symbol = batch if by == "batch_size" else SYMBOLS[by]
     values = [[found for own, _, found in levels if own == key] for key in keys]
     text = "; ".join(
-        f"{symbol} = {'full' if key == float('inf') else f'{key:g}'}: {span(some, '.3g')}"
+        f"{symbol} = {'full' if key == float('inf') else f'{key:g}'}: "
+        + span((found for found, _ in some), ".3g")
         for key, some in zip(keys, values, strict=True)
     )
+    if error:
+        text += f"; standard errors {span((noise for _, _, (_, noise) in levels), '.2g')}"
     if min(map(len, values)) < 2:
         raise NotMeasured(f"one seed only, its spread is unknown: {text}")
-    holds = _apart(values, rising)
+    holds = _apart(values, rising, STANDARD_ERRORS)
+    if not holds and _apart(values, rising, -STANDARD_ERRORS):
+        raise NotMeasured(
+            f"closer than {STANDARD_ERRORS} standard errors of a difference of estimates: {text}"
+        )
     text += f" ({span(map(len, values), 'd')} seeds"
     alone = [
         [[found for own, of, found in levels if (own, of) == (key, seed)] for key in keys]
@@ -321,11 +348,19 @@ def ordered(
     return Measurement(f"{text})", holds)
 
 
-def _apart(groups: Sequence[Sequence[float]], rising: bool) -> bool:
-    """Whether every value of a group is below (``rising``) or above every one of the next."""
+def _apart(
+    groups: Sequence[Sequence[tuple[float, float]]], rising: bool, errors: float = 0.0
+) -> bool:
+    """Whether every value of a group is below (``rising``) or above every one of the next, by so
+    many standard errors of their difference; of pairs (value, its standard error)."""
     if not rising:
         groups = groups[::-1]
-    return all(max(one) < min(next_) for one, next_ in pairwise(groups))
+    return all(
+        high - low > errors * np.hypot(a, b)
+        for one, next_ in pairwise(groups)
+        for low, a in one
+        for high, b in next_
+    )
 
 
 def like_full_batch(runs: Sequence[Run], batch_size: int = 512) -> Measurement:

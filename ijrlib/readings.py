@@ -440,7 +440,7 @@ MAXIMA = (
             ("be11", ("lr", "batch")),
         )
         for by in ways
-        for key in ("k", "h", "conditioning", "tracek", "traceh")
+        for key in ("k", "h", "conditioning", "tracek", "traceh", "conditioningh")
     ),
     *(
         f"{figure}-{key}-{by}"

@@ -176,12 +176,12 @@ def peak_height(runs: Sequence[Run], i: int, by: str, rising: bool) -> Measureme
     return ordered(stored(runs), by, rising, lambda run: float(eigenvalue(run, i).max()), batch="S")
 
 
-def peak_epoch(runs: Sequence[Run], by: str, rising: bool) -> Measurement:
-    """The same of the epoch at which λ_1 is largest."""
+def peak_epoch(runs: Sequence[Run], i: int, by: str, rising: bool) -> Measurement:
+    """The same of the epoch at which λ_i is largest."""
 
     def epoch(run: Run) -> float:
         size = run.config.batch_size or run.config.examples
-        return phases.largest(eigenvalue(run, 1)) * size / run.config.examples
+        return phases.largest(eigenvalue(run, i)) * size / run.config.examples
 
     return ordered(stored(runs), by, rising, epoch, batch="S")
 
@@ -217,6 +217,16 @@ def aligned(runs: Sequence[Run]) -> Measurement:
     return Measurement(
         f"at least × {min(found):.3g} a random vector's, {len(found)} runs", min(found) >= MORE
     )
+
+
+def aligned_by_lr(runs: Sequence[Run]) -> Measurement:
+    """Alignment in the last quarter of the steps (median), ordered by η either way."""
+
+    def level(run: Run) -> float:
+        return _late(run, alignment(run))
+
+    falling = ordered(stored(runs), "lr", False, level)
+    return falling if falling.holds else ordered(stored(runs), "lr", True, level)
 
 
 def too_long(runs: Sequence[Run]) -> Measurement:
@@ -338,9 +348,20 @@ def sharper(runs: Sequence[Run]) -> Measurement:
 
 
 def frobenius(runs: Sequence[Run], by: str = "sharpest", rising: bool = True) -> Measurement:
-    """Whether the largest ‖H‖_F along the way is ordered by K, or by γ, SGD being γ = 1."""
+    """Whether the largest ‖H‖_F along the way is ordered by K, or by γ, SGD being γ = 1, beyond its
+    standard errors.  (The largest of several estimates is on average too large.)"""
 
     def level(run: Run) -> float:
         return float(phases.column(run, "hessian_frobenius_sq").max() ** 0.5)
 
-    return ordered(stored(runs), by, rising, level)
+    def error(run: Run) -> float:
+        step = phases.largest(phases.column(run, "hessian_frobenius_sq"))
+        return float(frobenius_error(run).loc[step])
+
+    return ordered(stored(runs), by, rising, level, error=error)
+
+
+def frobenius_error(run: Run) -> pd.Series:
+    """Standard error of ‖H‖_F by step, to first order half that of its square over ‖H‖_F."""
+    norm = phases.column(run, "hessian_frobenius_sq") ** 0.5
+    return phases.column(run, "hessian_frobenius_sq_error") / (2 * norm)

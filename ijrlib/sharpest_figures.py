@@ -36,6 +36,7 @@ from ijrlib.sharpest_criteria import (
     alignment,
     changes,
     eigenvalue,
+    frobenius_error,
     loss,
     random_alignment,
 )
@@ -328,16 +329,21 @@ def norms_by_gamma(runs: Sequence[Any]) -> Figure:
 @styled
 def against_directions(runs: Sequence[Any]) -> Figure:
     """Against K, 0 being SGD, a point for each run: the largest λ_1 (blue) and the largest ‖H‖_F
-    (red), logarithmic, and right the test accuracy at the end."""
+    (red, with its standard error), logarithmic, and right the test accuracy at the end."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.0))
     k = [run.config.sharpest for run in runs]
     dots = {"linestyle": "none", "marker": "o", "ms": 4}
     left.plot(
         k, [eigenvalue(run, 1).max() for run in runs], color=BLUE, label=r"$\lambda_1$", **dots
     )
-    norms = [phases.column(run, "hessian_frobenius_sq").max() ** 0.5 for run in runs]
+    squares = [phases.column(run, "hessian_frobenius_sq") for run in runs]
+    errors = [
+        frobenius_error(run).loc[phases.largest(square)]
+        for run, square in zip(runs, squares, strict=True)
+    ]
+    norms = [square.max() ** 0.5 for square in squares]
     dots["marker"] = "s"
-    left.plot(k, norms, color=VERMILION, label=r"$\|H\|_F$", **dots)
+    left.errorbar(k, norms, errors, color=VERMILION, label=r"$\|H\|_F$", **dots)
     left.set(xlabel="directions K", ylabel="largest along the way")
     _logarithmic([left])
     left.legend()

@@ -302,6 +302,7 @@ def break_even_run(
     series["covariance_trace"] = 12 / lr * level**0.9 * noise[2]
     series["curvature_variance"] = 150 / lr**2 * level**2
     series["hessian_trace"] = 5 * series["sharpness"]
+    series["hessian_trace_error"] = 0.01 * series["hessian_trace"]
     series["step_width"] = 2 / level
     series["jacobian_norm_sq"] = 100 * level
     series["impurity_mean"] = 0.1 + 0.2 * np.exp(-(((step - 80) / 40) ** 2))
@@ -373,6 +374,7 @@ def sharpest_run(
     series["train_accuracy"] = 0.1 + 0.8 * step / 100
     series["test_accuracy"] = 0.1 + 0.6 * step / 100
     series["hessian_frobenius_sq"] = 2 * (values**2).sum(1)
+    series["hessian_frobenius_sq_error"] = 0.01 * series["hessian_frobenius_sq"]
     return Run(config, series, arrays, {**PROVENANCE, "parameters": 266_610})
 
 

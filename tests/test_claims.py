@@ -26,11 +26,13 @@ from synthetic_runs import (
 
 from ijrlib import (
     claims,
+    companion_criteria,
     criteria,
     evolution_criteria,
     experiments,
     live_checks,
     logits,
+    sharpest_criteria,
     store,
     subspace_criteria,
     theorems,
@@ -411,6 +413,8 @@ for _figure in ("fig24", "fig25"):
 def companions(by: str, values: tuple, column: str, power: float, **fields) -> list[Run]:
     """Two seeds for each value of η or S, a column multiplied by a power of it."""
     runs = [break_even_run(**{by: v}, seed=s, **fields) for s in (0, 1) for v in values]
+    if column == "hessian_trace":
+        runs = [scaled(r, f"{column}_error", getattr(r.config, by) ** power) for r in runs]
     return [scaled(run, column, getattr(run.config, by) ** power) for run in runs]
 
 
@@ -448,6 +452,7 @@ for _key, _column, _up in (
     ("conditioning", "covariance_trace", True),
     ("tracek", "covariance_trace", False),
     ("traceh", "hessian_trace", False),
+    ("conditioningh", "hessian_trace", True),
 ):
     # made-up runs have columns that fall like 1/η, and so a constant Tr K/λ_K
     _good, _bad = (0.5, -0.5) if _up else (0.0, 2.0)
@@ -592,6 +597,13 @@ CASES |= {
         SHARP,
         with_arrays(SHARP, gradient_cosines=SHARP.arrays["gradient_cosines"] / 20),
     ),
+    "sd05-lr": (
+        [
+            with_arrays(run, gradient_cosines=run.config.lr * run.arrays["gradient_cosines"])
+            for run in each("lr", (0.01, 0.05, 0.2), 1)
+        ],
+        each("lr", (0.01, 0.05, 0.2), 1),
+    ),
     "sd06-too-long": (
         SHARP,
         ONCE_IN_THREE,
@@ -610,7 +622,7 @@ CASES |= {
     "sd07-without": (variant("nudged", 2.0, 1.1), variant("nudged", 2.0, 3.0)),
     "sd08-faster": (nudged(0, -1), nudged(0, 0)),
     "sd08-sharper": (nudged(1, 0), nudged(-1, 0)),
-    "sd08-frobenius": (nudged(1, 0), nudged(0, 0)),
+    "sd08-frobenius": (nudged(1, 0), nudged(-1, 0)),
     "sd13-momentum": (
         each("momentum", (0.0, 0.9), -1),
         each("momentum", (0.0, 0.9), 1),
@@ -682,7 +694,7 @@ for _figure, _by, _values, _short, _fields in (
             each(_by, _values, -1, **_fields),
             each(_by, _values, 4, **_fields),
         )
-    CASES[f"{_figure}-earlier-{_short}"] = tuple(
+    CASES[f"{_figure}-earlier-{_short}"] = CASES[f"{_figure}-earlier-second-{_short}"] = tuple(
         [
             sharpest_run(**{_by: v}, seed=seed, peak=peak, **_fields)
             for v, peak in zip(_values, order, strict=True)
@@ -974,6 +986,41 @@ def test_seeds_are_counted_setting_by_setting():
     compare = partial(evolution_criteria.ordered_plateaus, name=H, by="lr", rising=False)
     assert compare(runs).value.endswith("(3 seeds)")
     assert compare(runs[:-1]).value.endswith("(2 to 3 seeds)")
+
+
+@pytest.mark.parametrize(("gap", "holds"), [(2.9, True), (2.8, None), (-2.8, None), (-2.9, False)])
+def test_estimates_are_in_order_beyond_two_standard_errors_of_their_difference(gap, holds):
+    runs = [phase_run(lr=lr, seed=seed) for seed in (0, 1) for lr in (0.01, 0.02)]
+
+    def compare():
+        level = {0.01: 10.0, 0.02: 10.0 + gap}  # 2 (1 + 1)^½ = 2.83
+        return evolution_criteria.ordered(
+            runs, "lr", True, lambda run: level[run.config.lr], error=lambda run: 1.0
+        )
+
+    if holds is None:
+        with pytest.raises(criteria.NotMeasured, match="closer than 2 standard errors"):
+            compare()
+    else:
+        found = compare()
+        assert found.holds is holds
+        assert "standard errors 1 (2 seeds" in found.value
+
+
+def test_the_standard_errors_of_estimates_are_those_where_the_estimate_is_largest():
+    run = break_even_run()
+    largest = run.series["hessian_trace"].idxmax()
+    step = int(run.series["step"][largest])
+    errors = np.where(run.series["step"] == step, 3.0, 100.0)
+    run = with_columns(run, hessian_trace_error=errors)
+    sharpness = run.series["sharpness"][largest]
+    assert companion_criteria.standard_error(run, "hessian_trace", step) == 3
+    found = companion_criteria.standard_error(run, "hessian_conditioning", step)
+    assert found == pytest.approx(3 / sharpness)
+    assert companion_criteria.standard_error(run, "covariance_trace", step) == 0
+
+    sharp = with_columns(sharpest_run(), hessian_frobenius_sq=16.0, hessian_frobenius_sq_error=2.0)
+    assert (sharpest_criteria.frobenius_error(sharp) == 0.25).all()  # d√x = dx / 2√x
 
 
 def test_where_seeds_overlap_the_text_counts_those_in_order_by_themselves():
