@@ -420,12 +420,19 @@ def grows(runs: Sequence[Run], name: str, until: int | None = None) -> Measureme
     )
 
 
+EARLY_STEP = 100
+
+
 def layers_grow(runs: Sequence[Run]) -> Measurement:
-    """The norm of each layer's weights at the end against the start."""
-    norms = array(first(runs), "layer_norms")
+    """The norm of each layer's weights at the end, and early on, against the start."""
+    norms, steps = array(first(runs), "layer_norms"), first(runs).arrays["layer_norms.steps"]
+    early = norms[min(int(np.searchsorted(steps, EARLY_STEP)), len(norms) - 1)] / norms[0]
     ratio = norms[-1] / norms[0]
-    text = ", ".join(f"{r:.2f}" for r in ratio)
-    return Measurement(f"the layers grow by × {text}", bool(ratio.min() > 1))
+    return Measurement(
+        f"the layers grow by × {', '.join(f'{r:.2f}' for r in ratio)}, by step {EARLY_STEP} by "
+        f"{span(early - 1, '.2%')}",
+        bool(min(ratio.min(), early.min()) > 1),
+    )
 
 
 # -- Figures 15 to 21 and 32: the relation ---------------------------------------------------------

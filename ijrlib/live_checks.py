@@ -2,8 +2,9 @@
 built.
 
 Derivatives are checked against complex-step differentiation, f'(x) = Im f(x + ih)/h + O(h²), which
-subtracts nothing and so is exact to double precision at h = 1e-20 (Squire and Trapp, 1998), that
-of Eq 4 against PyTorch's, twice and in double precision.  All functions take the runs of their figure, which they ignore, so that they fit the table of claims.
+subtracts nothing and so is exact to double precision at h = 1e-20 (Squire and Trapp, 1998), the
+second one of Eq 4 against PyTorch's in double precision.  All functions take the runs of their
+figure, which they ignore, so that they fit the table of claims.
 """
 
 from __future__ import annotations

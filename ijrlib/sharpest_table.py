@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ijrlib.config import RunConfig
-from ijrlib.figure_table import GD_BY_LR, GD_BY_LR_AGAIN, GD_BY_LR_PAPER, Figure, every, seeds
+from ijrlib.figure_table import GD_BY_LR, GD_BY_LR_AGAIN, Figure, every, seeds
 
 TIME = 100  # ηt at the end of the laptop's runs
 MEASURED = ("accuracy", "hessian_trace", "sharpest")
@@ -90,8 +90,13 @@ def _full_batch(lr: float, network: str) -> RunConfig:
 
 
 def _full_batch_paper(lr: float, network: str) -> RunConfig:
-    return _full_batch(lr, network).replace(
-        dataset="cifar10", inputs="standardized", test_examples=10_000
+    """With the sharpness as often as the accuracy, which Figure 3 holds beside each other."""
+    config = _full_batch(lr, network)
+    return config.replace(
+        dataset="cifar10",
+        inputs="standardized",
+        test_examples=10_000,
+        measures={**dict(config.measures), "curvature": config.windows("accuracy")},
     )
 
 
@@ -190,8 +195,9 @@ MOMENTUM = BY_LR[0].replace(momentum=0.9)
 FULL_BATCH_LRS = (0.1, 0.5)
 NETWORKS = ("mlp_300_100", "mlp_300_100_bn")
 FULL_BATCH = tuple(_full_batch(lr, network) for lr in FULL_BATCH_LRS for network in NETWORKS)
+RESNETS = ("resnet32", "resnet32_bn")
 FULL_BATCH_PAPER = tuple(
-    _full_batch_paper(lr, network) for lr in (0.01, 0.05) for network in ("resnet32", "resnet32_bn")
+    _full_batch_paper(lr, network) for lr in (0.01, 0.05) for network in RESNETS
 )
 STAGES = (50, 200, 800)
 SCHEDULES = tuple(map(_two_stages, STAGES))
@@ -226,13 +232,26 @@ BY_LR_PAPER = tuple(map(_run_paper, PAPER_LRS))
 BY_BATCH_PAPER = tuple(_run_paper(LR, size) for size in BATCHES)
 FIRST_PAPER = (_run_paper(0.1), _run_paper(0.005))
 VARIANTS_PAPER = (FIRST_PAPER[1], *_variants(FIRST_PAPER[1]))
-NUDGED_FURTHER_PAPER = _by_gamma(BY_LR_PAPER[2]) + _by_gamma(BY_LR_PAPER[0].replace(momentum=0.9))
-NUDGED_PAPER = (BY_LR_PAPER[0], *(_nudged(BY_LR_PAPER[0], k) for k in NUDGED))
+RESNET_PAPER = tuple(c.replace(network="resnet32") for c in BY_LR_PAPER)
+NUDGED_FURTHER_PAPER = _by_gamma(RESNET_PAPER[2]) + _by_gamma(RESNET_PAPER[0].replace(momentum=0.9))
+NUDGED_PAPER = (RESNET_PAPER[0], *(_nudged(RESNET_PAPER[0], k) for k in NUDGED))
 MOMENTUM_PAPER = (BY_LR_PAPER[0], BY_LR_PAPER[0].replace(momentum=0.9))
+
+
+def _other_paper(config: RunConfig, network: str) -> RunConfig:
+    """Another network; ResNet-32 with what both companion papers measure of it."""
+    names = (*MEASURED, "curvature", "covariance") if network == "resnet32" else MEASURED
+    return config.replace(
+        network=network,
+        chunk=config.probe if network.endswith("_bn") else config.chunk,
+        measures=dict.fromkeys(names, config.windows("sharpest")),
+    )
+
+
 OTHERS_PAPER = tuple(
-    c.replace(network=network, chunk=c.probe if network.endswith("_bn") else c.chunk)
-    for network in ("vgg", "resnet32", "resnet32_bn")
-    for c in BY_LR_PAPER + BY_BATCH_PAPER[::2]
+    _other_paper(config, network)
+    for network in ("vgg", *RESNETS)
+    for config in BY_LR_PAPER + BY_BATCH_PAPER[::2]
 )
 
 STAND_IN = (
@@ -253,7 +272,7 @@ FIGURES: Mapping[str, Figure] = {
         "Full batches: growth, then instability",
         "CIFAR-10, ResNet-32, gradient descent on 2,500 images, η = 0.01 and 0.05",
         GD_BY_LR + GD_BY_LR_AGAIN,
-        seeds(GD_BY_LR_PAPER, 2),
+        seeds(tuple(c for c in FULL_BATCH_PAPER if c.network == "resnet32"), 2),
         "6CNN on 2,000 images takes the place of ResNet-32 on 2,500",
     ),
     "sd04": Figure(
@@ -350,8 +369,8 @@ FIGURES: Mapping[str, Figure] = {
     ),
     "unrun": Figure(
         "What is out of a laptop's reach, or of this library's",
-        "break-even point: Figures 7, 8, 13, 14, 17 and 18; sharpest directions: Figures 10, 11 "
-        "and 18",
+        "break-even point: Figures 3, 4, 7, 8, 13, 14, 17 and 18; sharpest directions: Figures 4, "
+        "10 and 11 (ResNet-32, VGG-11) and 18 (200 epochs)",
         (),
         seeds(OTHERS_PAPER, 2),
     ),

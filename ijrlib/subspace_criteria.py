@@ -14,7 +14,7 @@ import numpy as np
 
 from ijrlib import phases
 from ijrlib.conventions import CIFAR10, PAIRS, STRETCH_BINS
-from ijrlib.criteria import SHARED_VARIANCE, Measurement, NotMeasured, array, first, rows
+from ijrlib.criteria import SHARED_VARIANCE, Measurement, NotMeasured, array, first, number, rows
 from ijrlib.store import Run
 
 STEP = 1000
@@ -346,6 +346,19 @@ def between_classes(runs: Sequence[Run], start: int = 0, stop: float = float("in
         f"{share.max():.2f}",
         bool(share.median() > SHARED_VARIANCE),
     )
+
+
+def largest_eigenvalues(run: Run) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and rows of a table: the largest eigenvalues of H and of G at each step at which they
+    were computed."""
+    header, columns = ["i"], []
+    if "hessian_values" not in run.arrays:
+        return tuple(header), []
+    for k, step in enumerate(run.arrays["hessian_values.steps"]):
+        for symbol, name in (("H", "hessian_values"), ("G", "gauss_newton_values")):
+            header.append(f"{symbol}, step {step}")
+            columns.append([number(value) for value in array(run, name)[k]])
+    return tuple(header), [(str(i), *row) for i, row in enumerate(zip(*columns, strict=True), 1)]
 
 
 def images_near_one(runs: Sequence[Run]) -> Measurement:

@@ -418,6 +418,30 @@ def companions(by: str, values: tuple, column: str, power: float, **fields) -> l
     return [scaled(run, column, getattr(run.config, by) ** power) for run in runs]
 
 
+def place(run: Run, by: str) -> float:
+    """η or 1/S."""
+    return run.config.lr if by == "lr" else 1 / run.config.batch_size
+
+
+def both_conjectures(by: str, values: tuple, **fields) -> list[Run]:
+    """Two seeds of ResNet-32 with norms that fall as η or 1/S rises, and traces that fall less."""
+    runs = [
+        break_even_run(**{by: v}, seed=seed, network="resnet32", **fields)
+        for seed in (0, 1)
+        for v in values
+    ]
+    norms = 0.0 if by == "lr" else -1.0  # made-up columns fall like 1/η
+    for column, power in (
+        ("covariance_norm", norms),
+        ("sharpness", norms),
+        ("covariance_trace", norms + 0.5),
+        ("hessian_trace", norms + 0.5),
+        ("hessian_trace_error", norms + 0.5),
+    ):
+        runs = [scaled(run, column, place(run, by) ** power) for run in runs]
+    return runs
+
+
 def shifted_accuracy(share: float) -> Run:
     """The training accuracy is the given share where ‖H‖ is largest, and nearly so for λ_K."""
     run = break_even_run()
@@ -628,11 +652,6 @@ CASES |= {
         each("momentum", (0.0, 0.9), 1),
     ),
 }
-for _key, _network in (("sd10", "vgg"), ("sd11", "resnet32_bn")):
-    CASES[f"unrun-{_key}"] = (
-        each("lr", (0.01, 0.05), -1, network=_network),
-        each("lr", (0.01, 0.05), 4, network=_network),
-    )
 
 
 def with_and_without_norm(fall: float, fall_without: float) -> list[Run]:
@@ -701,6 +720,30 @@ for _figure, _by, _values, _short, _fields in (
             for seed in (0, 1)
         ]
         for order in ((60, 40, 20), (20, 40, 80) if _short == "lr" else (2, 8, 90))
+    )
+
+
+for _by, _values, _short, _fields in (
+    ("lr", (0.01, 0.05, 0.1), "lr", {}),
+    ("batch_size", (512, 128, 32), "batch", {"lr": 0.05}),
+):
+    for _key, _network in (("sd04", "resnet32"), ("sd10", "vgg"), ("sd11", "resnet32_bn")):
+        CASES[f"unrun-{_key}-{_short}"] = tuple(
+            [
+                sharpest_run(
+                    **{_by: v}, seed=seed, peak=peak, height=h, network=_network, **_fields
+                )
+                for v, peak, h in zip(_values, (60, 40, 2), heights, strict=True)
+                for seed in (0, 1)
+            ]
+            for heights in ((1, 0.5, 0.25), (1, 6, 36))
+        )
+    CASES[f"unrun-be-resnet32-{_short}"] = (
+        both_conjectures(_by, _values, **_fields),
+        [
+            scaled(run, "sharpness", place(run, _by) ** 3)
+            for run in both_conjectures(_by, _values, **_fields)
+        ],
     )
 
 
@@ -1021,6 +1064,16 @@ def test_the_standard_errors_of_estimates_are_those_where_the_estimate_is_larges
 
     sharp = with_columns(sharpest_run(), hessian_frobenius_sq=16.0, hessian_frobenius_sq_error=2.0)
     assert (sharpest_criteria.frobenius_error(sharp) == 0.25).all()  # d√x = dx / 2√x
+
+
+def test_the_largest_eigenvalues_stand_in_columns_of_either_matrix_by_step():
+    values = {"hessian_values": np.array([[3.0, 2.0], [1.5, 1.0]])}
+    values["gauss_newton_values"] = values["hessian_values"] - 0.5
+    run = with_arrays(GD, **values, **{"hessian_values.steps": np.array([600, 1200])})
+    header, table = subspace_criteria.largest_eigenvalues(run)
+    assert header == ("i", "H, step 600", "G, step 600", "H, step 1200", "G, step 1200")
+    assert table == [("1", "3", "2.5", "1.5", "1"), ("2", "2", "1.5", "1", "0.5")]
+    assert subspace_criteria.largest_eigenvalues(GD) == (("i",), [])
 
 
 def test_where_seeds_overlap_the_text_counts_those_in_order_by_themselves():

@@ -74,6 +74,13 @@ def paths(*parts, network="6cnn"):
     return with_arrays(phase_run(network=network), trajectory_gram=path_gram(*parts))
 
 
+def layers(early):
+    """One layer is ``early`` times as long at step 100, or the first measurement after it."""
+    norms = np.array(PHASES.arrays["layer_norms"])
+    norms[np.searchsorted(PHASES.arrays["layer_norms.steps"], 100), 2] = early * norms[0, 2]
+    return with_arrays(PHASES, layer_norms=norms)
+
+
 def growth(*slopes):
     """log‖⟨J⟩‖² with these slopes from step 0, 100, 250 and 325 on."""
     at = [0, 100, 250, 325, 400]
@@ -509,6 +516,8 @@ EDGES += [
     ("sd01-rise", grown(1, 1, 1, 1, 1, 1, 10), False),
     ("sd01-rise", [SHARP, CASES["sd01-rise"][1]], False),
     ("sd01-rise", SLOWEST, False),
+    ("fig14-layers", layers(early=0.99), False),
+    ("fig14-layers", layers(early=1.01), True),
     ("sd01-peak", [SHARP, *later_peak([SHARP])], False),
     ("sd03-instability", [CASES["sd03-instability"][0], PHASES], False),
     (
