@@ -55,6 +55,8 @@ def setting(run: Any, by: str) -> str:
         return rf"$\eta$ = {value:g}"
     if by == "examples":
         return f"{value:,} images"
+    if by == "init":
+        return {"default": "PyTorch's default"}.get(value, value.replace("_", "-").capitalize())
     return "full batch" if value is None else f"B = {value}"
 
 
@@ -219,7 +221,7 @@ def side_by_side(runs: Sequence[Any], by: str) -> Figure:
     measured, one colour and line style for each value of a field; no smoothing, no phases.
 
     Args:
-        by: "lr", "batch_size" or "examples".
+        by: "lr", "batch_size", "examples" or "init".
     """
     names = ("sharpness", "impurity_mean", "jacobian_ones_sq", "train_loss")
     figure, grid = plt.subplots(2, 2, figsize=(7.6, 5.0), sharex=True)

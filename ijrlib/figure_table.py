@@ -192,6 +192,25 @@ GD_BY_LR_AGAIN = (shortened(_gd(0.02), 1200), shortened(_gd(0.04), 600), shorten
 GD_BY_LR_PAPER = (_gd_paper(0.02), GD_PAPER, _gd_paper(0.08))
 
 
+def _initialized(config: RunConfig, init: str, steps: int, often: int) -> RunConfig:
+    """Another initialization, through phase II."""
+    return config.replace(
+        init=init,
+        steps=steps,
+        measures={
+            "accuracy": every(steps, steps // 20),
+            "curvature": every(steps, often),
+            "impurity": every(steps, 2),
+            "norms": every(100),
+        },
+    )
+
+
+OTHERS = ("kaiming_normal", "xavier_normal")
+INITIALIZED = tuple(_initialized(GD_BY_LR[2], init, 320, 10) for init in OTHERS)
+INITIALIZED_PAPER = tuple(_initialized(GD_BY_LR_PAPER[2], init, 3000, 10) for init in OTHERS)
+
+
 # -- mini-batches ----------------------------------------------------------------------------------
 
 
@@ -521,6 +540,12 @@ FIGURES: Mapping[str, Figure] = {
         f"{GD_SETTING}; sharpness on 5–25% of the training set",
         (GD_FULL, GD),
         (GD_PAPER, GD),
+    ),
+    "init": Figure(
+        "Other initializations",
+        "the paper states none; CIFAR-10, 6CNN, gradient descent on 50,000 images, η = 0.08",
+        (GD_BY_LR[2],),
+        (GD_BY_LR_PAPER[2], *INITIALIZED_PAPER),
     ),
     "shares": Figure(
         "The sharpness of a part of the training set",

@@ -418,6 +418,7 @@ def _heading(figure: str) -> str:
         "sd01": "Sharpest directions: Figures 1 and 2",
         "sd04words": "Sharpest directions: Figure 4, the language model",
         "full": "At the paper's own size",
+        "init": "Initialization",
         "shares": "Parts of the training set",
         "unrun": "Not run here",
     }

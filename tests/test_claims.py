@@ -723,6 +723,20 @@ for _figure, _by, _values, _short, _fields in (
     )
 
 
+def initialized(run: Run, init: str) -> Run:
+    return dataclasses.replace(run, config=run.config.replace(init=init))
+
+
+for _key, _same in (
+    ("start", "fig02-start"),
+    ("rise", "fig02-rise"),
+    ("phase-1", "fig05-phase-1"),
+    ("level", "full-level"),
+):
+    for _init in ("kaiming", "xavier"):
+        CASES[f"init-{_key}-{_init}"] = tuple(
+            [PHASES, initialized(case, f"{_init}_normal")] for case in CASES[_same]
+        )
 for _by, _values, _short, _fields in (
     ("lr", (0.01, 0.05, 0.1), "lr", {}),
     ("batch_size", (512, 128, 32), "batch", {"lr": 0.05}),
