@@ -13,6 +13,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator, StrMethodFormatter
 
 from ijrlib import phases
@@ -296,6 +297,12 @@ def one_time_axis(runs: Sequence[Any]) -> Figure:
         column[0].set_title(f"{NAMES[run.config.network]}, {setting(run, 'lr')}", fontsize=8.5)
         column[3].set_xlabel(r"time $\eta t$")
     grid[0, 0].legend(fontsize=7.5)
+    told = ("break-even point", r"$\|H\|$ reaches $2/\eta$", r"$\|\langle J\rangle\|^2$ bends")
+    lines = [
+        Line2D([], [], color=GREY, linestyle=style, label=name)
+        for style, name in zip(shown.values(), (*told, "impurity largest"), strict=True)
+    ]
+    figure.legend(handles=lines, loc="outside lower center", ncols=4, fontsize=8)
     for axes, name in zip(
         grid[1:, 0], ("growth", "jacobian_norm_sq", "impurity_mean"), strict=True
     ):

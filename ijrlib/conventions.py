@@ -74,3 +74,27 @@ def covariance_batches(examples: int) -> tuple[int, int]:
     """(L, M) where there are so many examples: M is smaller where L·M would be more."""
     size = max(1, min(COVARIANCE_BATCH, examples // COVARIANCE_BATCHES))
     return min(COVARIANCE_BATCHES, examples // size), size
+
+
+NETWORK_NAMES = {
+    "6cnn": "6CNN",
+    "vgg": "VGG",
+    "vgg_cifar100": "VGG",
+    "resnet20": "ResNet-20",
+    "3fcn_cifar": "3FCN",
+    "3fcn_mnist": "3FCN",
+    "simple_cnn": "SimpleCNN",
+    "wrn10_2": "WRN-10-2",
+    "wrn10_2_cifar100": "WRN-10-2",
+    "wrn28_10": "WRN-28-10",
+    "wrn28_10_cifar100": "WRN-28-10",
+}
+DATASET_NAMES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "mnist": "MNIST"}
+
+
+def described(network: str, dataset: str) -> str:
+    """A network and its data as the papers write them; a network for CIFAR-100 sees pairs of digits
+    where the data are MNIST's."""
+    pairs = dataset == "mnist" and network.endswith("100")
+    data = "pairs of MNIST digits" if pairs else DATASET_NAMES.get(dataset, dataset)
+    return f"{NETWORK_NAMES.get(network, network)}, {data}"

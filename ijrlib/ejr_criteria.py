@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ijrlib.config import DECAY_AT
+from ijrlib.conventions import described
 from ijrlib.costs import UPDATE_GRADIENTS
 from ijrlib.criteria import Measurement, NotMeasured, NotRun, number, rows
 from ijrlib.ejr_table import NETWORKS, Cell
@@ -358,7 +359,8 @@ def falls_back_less(runs: Sequence[Run]) -> Measurement:
             ]
             holds.append(bool((losses[1] < losses[0]).all()))
             pairs = ", ".join(f"{a:.2g} and {b:.2g}" for a, b in zip(*losses, strict=True))
-            texts.append(f"{network}: {what} {pairs} without and with EJR")
+            trained = described(chosen[0].config.network, chosen[0].config.dataset)
+            texts.append(f"{trained}: {what} {pairs} without and with EJR")
     return Measurement("; ".join(texts), all(holds))
 
 

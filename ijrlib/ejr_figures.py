@@ -23,12 +23,17 @@ STYLES = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "^", "D")
 LABELS = {  # column of the series: label of its axis
     **{name: quantity.label for name, quantity in QUANTITIES.items()},
-    "train_accuracy": "training accuracy",
-    "test_accuracy": "test accuracy",
+    "train_accuracy": "training accuracy (%)",
+    "test_accuracy": "test accuracy (%)",
     "test_loss": "test loss",
 }
 SHOWN = ("test_accuracy", "sharpness", "jacobian_norm_sq", "impurity_mean")  # along training
 TITLES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "mnist": "pairs of MNIST digits"}
+
+
+def _shown(frame: pd.DataFrame, name: str) -> pd.Series:
+    """A column, accuracies in per cent."""
+    return 100 * frame[name] if name.endswith("accuracy") else frame[name]
 
 
 @styled
@@ -73,7 +78,7 @@ def along_training(runs: Sequence[Any]) -> Figure:
                 frame = measured(run, name)
                 label = ("without EJR", "with EJR")[k] if run.config.seed == 0 else None
                 style = {"color": COLORS[k], "linestyle": STYLES[k], "linewidth": 1.0}
-                axes.plot(lr * frame["step"], frame[name], label=label, **style)
+                axes.plot(lr * frame["step"], _shown(frame, name), label=label, **style)
             if name in ("sharpness", "jacobian_norm_sq"):
                 axes.set_yscale("log")
             if name == "sharpness":
@@ -106,11 +111,14 @@ def beside(runs: Sequence[Any]) -> Figure:
     for axes, name in zip(grid.flat, SHOWN, strict=True):
         for label, members in groups.items():
             columns = {
-                k: measured(run, name).set_index("step")[name] for k, run in enumerate(members)
+                k: _shown(measured(run, name).set_index("step"), name)
+                for k, run in enumerate(members)
             }
             values = pd.DataFrame(columns)
             told = label.replace("λ_reg", r"$\lambda_{\mathrm{reg}}$")
-            axes.plot(values.index, values.mean(axis=1), label=told, lw=1.2, **styles[label])
+            first = label == next(iter(groups))  # without a regularizer, on top of the others
+            width = {"lw": 1.8, "zorder": 3} if first else {"lw": 1.2}
+            axes.plot(values.index, values.mean(axis=1), label=told, **width, **styles[label])
             if len(members) > 1:
                 low, high = values.min(axis=1).to_numpy(), values.max(axis=1).to_numpy()
                 color = styles[label]["color"]
@@ -133,12 +141,14 @@ def over_epochs(
     runs: Sequence[Any], names: tuple[str, str] = ("test_accuracy", "test_loss")
 ) -> Figure:
     """Two quantities against epochs, a column for each data set: solid without and dashed with the
-    regularizer, a line for each seed; vertical lines where η decays."""
+    regularizer, a line for each seed; vertical lines where η decays.  The axes hold what comes
+    after the first decay."""
     datasets = list(dict.fromkeys(run.config.dataset for run in runs))
     figure, grid = plt.subplots(
         2, len(datasets), figsize=(4.2 * len(datasets), 4.6), sharex="col", squeeze=False
     )
     for column, dataset in zip(grid.T, datasets, strict=True):
+        limits: dict[str, list[float]] = {name: [] for name in names}
         for run in (run for run in runs if run.config.dataset == dataset):
             k = int(run.config.regularizer != "none")
             epoch = run.config.examples // run.config.batch_size
@@ -146,11 +156,17 @@ def over_epochs(
             for axes, name in zip(column, names, strict=True):
                 frame = measured(run, name)
                 style = {"color": COLORS[k], "linestyle": STYLES[k], "linewidth": 1.0}
-                axes.plot(frame["step"] / epoch, frame[name], label=label, **style)
+                values = _shown(frame, name)
+                axes.plot(frame["step"] / epoch, values, label=label, **style)
+                late = values[frame["step"] > run.config.steps * DECAY_AT[0]]
+                limits[name] += [late.min(), late.max()]
                 axes.set_ylabel(LABELS[name])
                 for share in DECAY_AT:
                     place = share * run.config.steps / epoch
                     axes.axvline(place, color=GREY, linestyle=":", linewidth=0.8)
+        for axes, name in zip(column, names, strict=True):
+            low, high = min(limits[name]), max(limits[name])
+            axes.set_ylim(low - 0.08 * (high - low), high + 0.08 * (high - low))
         column[0].set_title(TITLES.get(dataset, dataset))
         column[0].legend()
         column[1].set_xlabel("epoch")

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ijrlib import embedding, phases
+from ijrlib.conventions import described
 from ijrlib.criteria import (
     FALL_FACTOR,
     LEAST_CORRELATION,
@@ -568,7 +569,7 @@ def label(run: Run) -> str:
     """A run in a few words."""
     config = run.config
     method = "full batch" if config.batch_size is None else f"B = {config.batch_size}"
-    return f"{config.network}, {config.dataset}, {method}, η = {config.lr:g}"
+    return f"{described(config.network, config.dataset)}, {method}, η = {config.lr:g}"
 
 
 def tightness(run: Run) -> pd.DataFrame:

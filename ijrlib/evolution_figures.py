@@ -385,7 +385,7 @@ def relation(
         _powers_of_two(below.yaxis)
     if panels.shape[1] == 1:  # beside others it has the ticks that they have
         plain_if_few(panels[0, 0])
-    panels[0, 0].set_ylabel("largest eigenvalue")
+    panels[0, 0].set_ylabel("sharpness, predictor")
     panels[1, 0].set_ylabel("ratio / median")
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3)
@@ -407,7 +407,7 @@ def _powers_of_two(axis: Axis) -> None:
 
 @styled
 def constants(runs: Sequence[Any]) -> Figure:
-    """c = ‖H‖/(⟨λ^(1)⟩‖⟨J⟩1̂‖²) of each run, a row a run: the middle 90% over all steps (thin) and
+    """c = ‖H‖/(⟨λ^(1)⟩‖⟨J⟩1̂‖²) , one row for each run: the middle 90% over all steps (thin) and
     over phase II (thick, where there is one), medians as dots."""
     figure, axes = plt.subplots(figsize=(7.4, 0.42 * len(runs) + 1.2))
     for row, run in enumerate(runs):

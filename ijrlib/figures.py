@@ -20,7 +20,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import (
     LogLocator,
     MaxNLocator,
-    NullFormatter,
     NullLocator,
     StrMethodFormatter,
 )
@@ -510,10 +509,7 @@ def growth(documents: Sequence[benchmarks.Document]) -> Figure:
                 told = name.replace("J_x", "$J_x$")
                 axes.plot(sizes, seconds, color=color, marker=marker, label=told)
             axes.set(xscale="log", yscale="log")
-            if case == "parameters":
-                axes.xaxis.set_minor_formatter(NullFormatter())
-            else:
-                plain_ticks(axes.xaxis)
+            plain_ticks(axes.xaxis)
         row[0].set_title(document["provenance"]["machine"])
     for row in rows:
         row[0].set_ylabel("seconds")

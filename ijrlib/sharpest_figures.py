@@ -52,7 +52,7 @@ def setting(run: Any, by: str) -> str:
     if by == "sharpest":
         return f"K = {run.config.sharpest}" if run.config.sharpest else "SGD"
     if by == "gamma":
-        return rf"$\gamma$ = {run.config.gamma:g}" if run.config.sharpest else "SGD"
+        return rf"$\gamma$ = {run.config.gamma:g}" if run.config.sharpest else r"SGD ($\gamma$ = 1)"
     if by == "lr_decay_at":
         return f"first stage {run.config.lr_decay_at} steps"
     if by == "momentum":
@@ -156,14 +156,38 @@ def normalized(runs: Sequence[Any]) -> Figure:
 @styled
 def peaks(runs: Sequence[Any], by: str) -> Figure:
     """λ_1 (left) and λ_2 (right) against time ηt, a colour for each value of η or S, a line for
-    each seed; both axes logarithmic, time from the first measurement after the start."""
+    each seed; both axes logarithmic, time from the first measurement after the start.  Dotted, the
+    threshold 2(1 + β)/η."""
     figure, panels = plt.subplots(1, 2, figsize=(8.4, 3.3), sharey=True)
     for i, axes in enumerate(panels, 1):
         _compared(axes, runs, by, lambda run, i=i: eigenvalue(run, i).loc[1:])
         axes.set(xscale="log", yscale="log", xlabel=TIME, ylabel=rf"$\lambda_{i}$")
         plain_ticks(axes.xaxis)
+    _thresholds(panels[0], runs, by)
     panels[0].legend()
     return figure
+
+
+def _in_order(runs: Sequence[Any], by: str) -> list[Any]:
+    """The values of a field: learning rates and batch sizes rising, γ falling from SGD's 1 on."""
+    found = values_of(runs, by)
+    if by == "gamma":
+        return sorted(found, key=lambda gamma: -(gamma or 1))
+    return sorted(found) if by in ("lr", "batch_size") else found
+
+
+def _thresholds(axes: Axes, runs: Sequence[Any], by: str) -> None:
+    """2(1 + β)/η of SGD, dotted, in the colour of the value where it differs between them."""
+    found = _in_order(runs, by)
+    for run in _one_of_each(runs):
+        color = COLORS[found.index(getattr(run.config, by))] if by in ("lr", "momentum") else GREY
+        level = 2 * (1 + run.config.momentum) / run.config.lr
+        axes.axhline(level, color=color, linestyle=":", linewidth=0.9)
+
+
+def _one_of_each(runs: Sequence[Any]) -> list[Any]:
+    """The first run of each learning rate and momentum."""
+    return list({(r.config.lr, r.config.momentum): r for r in reversed(runs)}.values())
 
 
 def _compared(
@@ -174,8 +198,7 @@ def _compared(
     draw: Callable[..., None] = _curve,
 ) -> None:
     """A colour and a style for each value of a field, a line for each seed."""
-    found = values_of(runs, by)
-    for k, value in enumerate(sorted(found) if by in ("lr", "batch_size") else found):
+    for k, value in enumerate(_in_order(runs, by)):
         for seed, run in enumerate(r for r in runs if getattr(r.config, by) == value):
             style = {"color": COLORS[k], "linestyle": STYLES[k], "linewidth": 1}
             label = setting(run, by) if seed == 0 else None
@@ -286,7 +309,8 @@ def _logarithmic(panels: Iterable[Axes]) -> None:
 @styled
 def rules(runs: Sequence[Any], by: str) -> Figure:
     """λ_1, the loss of the probe, both logarithmic, and test accuracy against time, a colour for
-    each update rule, a line for each seed; a vertical line where the rule sets in."""
+    each update rule, a line for each seed; a vertical line where the rule sets in; dotted, the
+    threshold 2(1 + β)/η of SGD."""
     figure, panels = plt.subplots(1, 3, figsize=(8.4, 3.2))
     starts = {r.config.lr * r.config.regularizer_from for r in runs if r.config.regularizer_from}
     for axes, (label, values) in zip(panels, OUTCOMES, strict=True):
@@ -294,6 +318,7 @@ def rules(runs: Sequence[Any], by: str) -> Figure:
         axes.set(xlabel=TIME, ylabel=label)
         for start in starts:
             axes.axvline(start, color=GREY, linewidth=0.8)
+    _thresholds(panels[0], runs, by)
     _logarithmic(panels[:2])
     panels[2].legend()
     return figure
@@ -307,11 +332,11 @@ def norms_by_gamma(runs: Sequence[Any]) -> Figure:
     figure, grid = plt.subplots(1, len(momenta), figsize=(8.4, 3.2), sharey=True, squeeze=False)
     for axes, momentum in zip(grid[0], momenta, strict=True):
         some = [run for run in runs if run.config.momentum == momentum]
-        gammas = list(dict.fromkeys(setting(run, "gamma") for run in some))
+        gammas = _in_order(some, "gamma")
         seen = set()
-        for run in some:
+        for run in sorted(some, key=lambda run: gammas.index(run.config.gamma)):
             name = setting(run, "gamma")
-            style = {"color": COLORS[gammas.index(name)], "linewidth": 1}
+            style = {"color": COLORS[gammas.index(run.config.gamma)], "linewidth": 1}
             label = None if name in seen else name
             seen.add(name)
             _curve(axes, run, eigenvalue(run, 1), label=label, **style)

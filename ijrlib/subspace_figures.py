@@ -140,7 +140,9 @@ def class_planes(run: Any, pairs: Sequence[int]) -> Figure:
         axes.set(xlim=(-1.05, 1.05), ylim=(-1.05, 1.05), aspect="equal")
         axes.set(xlabel="along the first mean", ylabel="orthogonal to it")
         axes.set_title(f"step {step}, cosine of the means {cosine:.2f}".replace("-", "−"))
-        axes.legend(loc="lower left", fontsize=7.5, framealpha=0)
+        axes.legend(
+            loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, fontsize=8, markerscale=2
+        )
     return figure
 
 
@@ -240,8 +242,8 @@ def alignment(run: Any) -> Figure:
 @styled
 def eigenvector_images(run: Any) -> Figure:
     """Histograms over examples and measured steps of ‖Jq^(i)‖²·C/‖J‖_F² (left; all i < C, and i = 1
-    apart) and of cos²(Jq^(i), Jq^(j)), i < j (right), as shares a bin; dashed where the paper has
-    them concentrate."""
+    apart) and of cos²(Jq^(i), Jq^(j)), i < j (right), as shares a bin, up to where 99.9% of them
+    are; dashed where the paper has them concentrate."""
     stretch = array(run, "stretch_counts").sum(0)
     cos_sq = array(run, "cos_sq_counts").sum(0)
     figure, (left, right) = plt.subplots(1, 2, figsize=(7.4, 3.2))
@@ -252,8 +254,16 @@ def eigenvector_images(run: Any) -> Figure:
         left.stairs(counts / counts.sum(), STRETCH_BINS, color=color, label=label, linewidth=1.3)
     left.axvline(1, color=GREY, linestyle="--", linewidth=1.1)
     left.set(xlabel=r"$C\,\|Jq^{(i)}\|^2 / \|J\|_F^2$", ylabel="share of the values")
+    left.set_xlim(STRETCH_BINS[0], _nearly_all(stretch.sum(0), STRETCH_BINS))
     left.legend()
     right.stairs(cos_sq / cos_sq.sum(), COS_SQ_BINS, color=BLUE, fill=True, alpha=0.6)
     right.axvline(0, color=GREY, linestyle="--", linewidth=1.1)
     right.set(xlabel=r"$\cos^2(Jq^{(i)}, Jq^{(j)})$, $i < j$", ylabel="share of the values")
+    right.set_xlim(-0.01, _nearly_all(cos_sq, COS_SQ_BINS))
     return figure
+
+
+def _nearly_all(counts: np.ndarray, bins: np.ndarray) -> float:
+    """The edge of a histogram's bins below which 99.9% of the values lie."""
+    shares = np.cumsum(counts) / counts.sum()
+    return float(bins[1:][np.searchsorted(shares, 0.999)])

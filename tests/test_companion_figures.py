@@ -80,16 +80,25 @@ def test_the_early_phase_has_a_colour_for_each_eta_and_a_line_for_each_seed():
 
 
 def test_the_largest_values_are_points_for_each_run_and_a_line_through_their_means():
-    axes = FIGURES["largest"].axes[0]
-    expected = {
-        lr: [r.series["covariance_norm"].max() for r in SEEDS if r.config.lr == lr]
-        for lr in (0.01, 0.1)
-    }
-    line, *dots = axes.get_lines()
-    np.testing.assert_allclose(points(line)[1], [np.mean(v) for v in expected.values()])
-    for dot, (lr, values) in zip(dots, expected.items(), strict=True):
-        np.testing.assert_allclose(points(dot)[0], lr)
-        np.testing.assert_allclose(points(dot)[1], values)
+    for place, name in ((0, "covariance_norm"), (5, "hessian_trace")):
+        axes = FIGURES["largest"].axes[place]
+        expected = {
+            lr: [r.series[name].max() for r in SEEDS if r.config.lr == lr] for lr in (0.01, 0.1)
+        }
+        *dots, line = axes.get_lines()
+        np.testing.assert_allclose(points(line)[1], [np.mean(v) for v in expected.values()])
+        drawn = [(points(dot)[0][0], points(dot)[1][0]) for dot in dots]
+        assert drawn == [(run.config.lr, run.series[name].max()) for run in SEEDS]
+
+
+def test_what_is_estimated_is_drawn_with_its_standard_error():
+    assert not FIGURES["largest"].axes[0].collections
+    bars = FIGURES["largest"].axes[5].collections
+    for bar, run in zip(bars, SEEDS, strict=True):
+        at = run.series["hessian_trace"].idxmax()
+        value, error = run.series["hessian_trace"][at], run.series["hessian_trace_error"][at]
+        (segment,) = bar.get_segments()
+        np.testing.assert_allclose(segment[:, 1], (value - error, value + error))
 
 
 def test_paths_keep_their_distances_in_the_plane_and_departures_are_drawn_against_the_norm():

@@ -214,7 +214,7 @@ def test_the_constant_of_each_run_is_the_median_ratio():
     assert medians[::2] == [pytest.approx(np.median(evolution_criteria.ratio(r))) for r in LRS]
     header, table = evolution_criteria.constants_table(LRS)
     assert len(table) == len(LRS) and all(len(row) == len(header) for row in table)
-    assert table[0][0] == "6cnn, digits, full batch, η = 0.02"
+    assert table[0][0] == "6CNN, digits, full batch, η = 0.02"
     assert table[0][3:] == ["0.9", "2.22"]  # ‖G‖ = 0.9‖H‖, the bound is 2‖H‖
 
 

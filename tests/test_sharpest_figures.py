@@ -96,7 +96,8 @@ def test_peaks_have_a_line_for_each_run_and_one_label_for_each_value():
     for i, axes in enumerate(FIGURES["peaks"].axes, 1):
         drawn = [points(entry)[1].max() for entry in axes.get_lines()]
         expected = [sharpest_criteria.eigenvalue(run, i).max() for run in BY_LR]
-        assert sorted(drawn) == pytest.approx(sorted(expected))
+        thresholds = [2 / 0.05, 2 / 0.2] if i == 1 else []
+        assert sorted(drawn) == pytest.approx(sorted([*expected, *thresholds]))
     labels = [text.get_text() for text in FIGURES["peaks"].axes[0].get_legend().get_texts()]
     assert labels == [r"$\eta$ = 0.05", r"$\eta$ = 0.2"]
 
@@ -120,7 +121,8 @@ def test_changes_and_surfaces_are_relative_to_the_loss():
 
 def test_a_rule_is_named_and_marked_where_it_sets_in():
     sharpness, losses, accuracy = FIGURES["rules"].axes
-    _, variant, mark = sharpness.get_lines()
+    _, variant, mark, threshold = sharpness.get_lines()
+    assert set(points(threshold)[1]) == {2 / 0.05}
     np.testing.assert_allclose(points(variant)[1], RULES[1].arrays["top_values"][:, 0])
     assert points(mark)[0][0] == pytest.approx(0.05 * 50)
     np.testing.assert_allclose(points(losses.get_lines()[0])[1], sharpest_criteria.loss(RULES[0]))
@@ -167,8 +169,8 @@ def test_schedules_are_drawn_against_the_step_with_the_thresholds_of_both_stages
 
 def test_nudged_sgd_is_labelled_by_its_factor_and_sgd_as_what_it_is():
     legend = FIGURES["gamma"].axes[2].get_legend()
-    assert {text.get_text() for text in legend.get_texts()} == {
-        "SGD",
-        r"$\gamma$ = 0.01",
+    assert [text.get_text() for text in legend.get_texts()] == [
+        r"SGD ($\gamma$ = 1)",
         r"$\gamma$ = 0.1",
-    }
+        r"$\gamma$ = 0.01",
+    ]
