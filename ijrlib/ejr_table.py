@@ -290,10 +290,12 @@ FIGURE_7 = [
 Table 2 nearest to a quarter of them, for the initial weights of the laptop's WRN-10-2 are a quarter
 as long as those of WRN-28-10, and both scales are to have the same setting."""
 _BASELINE = _wide_laptop("wrn10_2")
-WIDE = (
-    *seeds((_BASELINE, _wide_laptop("wrn10_2", regularizer="ejr_v1", rho=0.5)), 2),
-    _wide_laptop("wrn10_2_cifar100"),
-    _wide_laptop("wrn10_2_cifar100", regularizer="ejr_v1", rho=1),
+WIDE = seeds((_BASELINE, _wide_laptop("wrn10_2", regularizer="ejr_v1", rho=0.5)), 2) + seeds(
+    (
+        _wide_laptop("wrn10_2_cifar100"),
+        _wide_laptop("wrn10_2_cifar100", regularizer="ejr_v1", rho=1),
+    ),
+    2,
 )
 """Baseline and v1 on both data sets."""
 WRN_SETTING = (
