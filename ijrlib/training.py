@@ -6,6 +6,7 @@ optimizer may add momentum and weight decay.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -122,7 +123,7 @@ def train(
         buffers = {name: b.clone() for name, b in model.named_buffers()}
         found = update(model, loss, batch_x, batch_y, step=t, chunk=chunk, autocast=autocast)
         yield Step(t, found.loss, found.logits, batch_y, buffers, found.gradient, rate)
-        if t == steps or not torch.isfinite(torch.tensor(found.loss)):
+        if t == steps or not math.isfinite(found.loss):
             return
         for group in optimizer.param_groups:
             group["lr"] = rate

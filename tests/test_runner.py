@@ -234,6 +234,11 @@ def test_a_diverging_run_stops_with_its_step_and_keeps_what_it_measured(tmp_path
     assert "trajectory_umap" not in run.arrays
 
 
+def test_a_run_in_float64_diverges_beyond_what_float32_holds(tmp_path):
+    config = TINY.replace(lr=1e9, loss="squared", steps=50, measures={}, dtype="float64")
+    assert runner.run(config, "cpu", tmp_path).provenance["status"] == "diverged"
+
+
 def test_the_seed_decides_the_run_and_the_global_random_state_does_not(tmp_path):
     config = TINY.replace(measures={"norms": [(0, 7, 3)]})
     torch.manual_seed(1)

@@ -1,6 +1,7 @@
 """Gradient descent and SGD against their formulas."""
 
 import itertools
+import math
 import time
 
 import pytest
@@ -118,8 +119,8 @@ def test_training_ends_at_the_step_whose_loss_is_not_finite():
     model, x, y = problem()
     steps = list(train(model, LOSSES["squared"], x * 1e3, y, lr=1e6, steps=200))
     assert len(steps) < 200
-    assert not torch.isfinite(torch.tensor(steps[-1].loss))
-    assert all(torch.isfinite(torch.tensor(s.loss)) for s in steps[:-1])
+    assert not math.isfinite(steps[-1].loss)  # it passes what float32 holds before
+    assert all(math.isfinite(s.loss) for s in steps[:-1])
 
 
 def test_frozen_parameters_stay_and_unused_ones_do_no_harm():
