@@ -105,11 +105,11 @@ def _embedding_bag(
         return F.embedding_bag(
             input, weight, offsets, mode=mode, include_last_offset=last, padding_idx=padding
         )
-    words = input.flatten()
+    words = input.flatten().long()
     if offsets is None:
         starts = torch.arange(0, len(words), input.shape[1], device=words.device)
     else:
-        starts = offsets[:-1] if include_last_offset else offsets
+        starts = (offsets[:-1] if include_last_offset else offsets).long()
     places = torch.arange(len(words), device=words.device)
     bag = torch.searchsorted(starts.contiguous(), places, right=True) - 1
     there = torch.ones_like(words) if padding_idx is None else (words != padding_idx).long()

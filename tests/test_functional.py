@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 
 import dense
 import pytest
@@ -192,17 +193,19 @@ def test_embeddings_are_measured_as_functions_of_their_weights(kind):
 @pytest.mark.parametrize("mode", ["sum", "mean", "max"])
 @pytest.mark.parametrize("last", [None, False, True])
 @pytest.mark.parametrize("padding_idx", [None, 2])
-def test_bags_that_are_written_out_are_those_of_pytorch(mode, last, padding_idx):
+@pytest.mark.parametrize("kinds", [*itertools.product([torch.int32, torch.int64], repeat=2)])
+def test_bags_that_are_written_out_are_those_of_pytorch(mode, last, padding_idx, kinds):
     """With offsets, of which the second bag is empty, and without."""
     torch.manual_seed(0)
     options = {"mode": mode, "padding_idx": padding_idx}
     if last is not None:
         options["include_last_offset"] = last
     bag = nn.EmbeddingBag(7, 3, **options).double()
-    words = torch.randint(7, (4, 5), generator=torch.Generator().manual_seed(1))
+    words = torch.randint(7, (4, 5), generator=torch.Generator().manual_seed(1), dtype=kinds[0])
     arguments = [words]
     if last is not None:
-        arguments = [words.flatten(), torch.tensor([0, 4, 4, 11] + [20] * last)]
+        starts = torch.tensor([0, 4, 4, 11] + [20] * last, dtype=kinds[1])
+        arguments = [words.flatten(), starts]
     weighted = {"per_sample_weights": torch.rand(words.shape).double()} if mode == "sum" else {}
     if last is not None and weighted:
         weighted["per_sample_weights"] = weighted["per_sample_weights"].flatten()
