@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ijrlib.operators import gram, jacobian_products, loss_and_gradient
+from ijrlib.operators import eigh, eigvalsh, gram, jacobian_products, loss_and_gradient
 
 # -- one example: quadratic forms in J_xᵀJ_x -------------------------------------------------------
 
@@ -64,7 +64,7 @@ def normalized(grams: Tensor, u: Tensor) -> Tensor:
 
 
 def _ratio(a: Tensor, b: Tensor) -> Tensor:
-    return torch.where(b > 0, a / b, torch.zeros_like(a))
+    return torch.where(b == 0, torch.zeros_like(a), a / b)
 
 
 # -- classes: vectors in R^m -----------------------------------------------------------------------
@@ -121,9 +121,9 @@ def subspace_alignment(v: Tensor, rows: Tensor) -> float:
     products = gram(torch.cat([rows, v[None]]))
     scale = torch.cat([length, norm[None]])
     products = products / (scale[:, None] * scale[None, :])
-    values, vectors = torch.linalg.eigh(products[:-1, :-1])
+    values, vectors = eigh(products[:-1, :-1])
     noise = max(len(rows) * torch.finfo(torch.float64).eps, (10 * torch.finfo(rows.dtype).eps) ** 2)
-    kept = values > noise * values[-1]
+    kept = ~(values <= noise * values[-1])  # all of them where they are NaN
     parts = vectors[:, kept].T @ products[:-1, -1]
     return float((parts.square() / values[kept]).sum().sqrt())
 
@@ -138,7 +138,7 @@ def between_class_norm(rows: Tensor, counts: Tensor) -> float:
     """
     products = gram(rows)
     weight = (counts.to(products) / counts.sum()).sqrt()
-    return float(torch.linalg.eigvalsh(weight[:, None] * products * weight)[-1])
+    return float(eigvalsh(weight[:, None] * products * weight)[-1])
 
 
 def plane_coordinates(

@@ -43,6 +43,7 @@ from ijrlib.operators import (
     LOSSES,
     Linearization,
     curvatures_along,
+    eigvalsh,
     evaluation_mode,
     flatten,
     gauss_newton,
@@ -56,7 +57,7 @@ from ijrlib.operators import (
     trainable,
 )
 from ijrlib.per_example import jacobian_grams
-from ijrlib.sharpness_bound import sharpness_bound
+from ijrlib.sharpness_bound import impurities, sharpness_bound
 from ijrlib.spectra import algorithm_2, hutchinson, top_eigenpairs
 from ijrlib.trajectory import Trajectory
 
@@ -158,7 +159,7 @@ class State:
         if self.loss != "cross_entropy":
             raise ValueError(f"loss: expected cross_entropy for a measure of q, got {self.loss!r}")
         p = self.probe_gradient[2].double().softmax(-1)
-        return p, *logits.eigensystem(p)
+        return p, *_eigensystem(p)
 
     @cached_property
     def class_means(self) -> Tensor:
@@ -171,6 +172,13 @@ class State:
         return geometry.class_means(self.model, self.probe[0], u, classes, chunk=self.chunk)
 
 
+def _eigensystem(p: Tensor) -> tuple[Tensor, Tensor]:
+    """λ^(i) (N, C) and q^(i) in columns (N, C, C); NaN for an example whose p is not finite."""
+    finite = p.isfinite().all(-1, keepdim=True)
+    values, vectors = logits.eigensystem(p.where(finite, 1 / p.shape[1]))
+    return values.where(finite, torch.nan), vectors.where(finite[..., None], torch.nan)
+
+
 def impurity(state: State) -> Values:
     """λ^(1) of each example: mean and quartiles over the training examples, and the tracked ones.
 
@@ -178,7 +186,7 @@ def impurity(state: State) -> Values:
     and tracked_impurity of the first probe examples.  Computed in float64 from the logits.
     """
     p = state.train_z.double().softmax(-1)
-    top = logits.impurity(p)
+    top = impurities(p)
     first = p.amax(-1)
     quartiles = torch.quantile(top, torch.tensor([0.25, 0.75], dtype=top.dtype, device=top.device))
     return {
@@ -344,7 +352,7 @@ def theorem_2(state: State) -> Values:
 def logit_spectrum(state: State) -> Values:
     """⟨QΛ^½⟩ with rows and columns in the order of p_(1) ≥ … ≥ p_(C) (Figure 8), array (C, C)."""
     p = state.train_z.double().softmax(-1).sort(-1, descending=True).values
-    values, vectors = logits.eigensystem(p)
+    values, vectors = _eigensystem(p)
     return {
         "q_sqrt_lambda": (vectors * values.clamp(min=0).sqrt()[:, None, :]).mean(0).cpu().numpy()
     }
@@ -357,7 +365,7 @@ def algorithm_2_convergence(state: State) -> Values:
     gram = mean_jacobian_gram(state.model, state.probe[0], chunk=state.chunk)
     values = algorithm_2(op, rtol=0.0, max_iterations=ALGORITHM_2_ITERATIONS)
     values += values[-1:] * (ALGORITHM_2_ITERATIONS - len(values))  # settled to the last bit
-    exact = float(torch.linalg.eigvalsh(gram)[-1].clamp(min=0).sqrt())
+    exact = float(eigvalsh(gram)[-1].clamp(min=0).sqrt())
     return {"algorithm_2_values": np.array(values), "jacobian_norm_exact": exact}
 
 

@@ -659,6 +659,21 @@ def gram(rows: Tensor, block: int = 1 << 18) -> Tensor:
     return total
 
 
+def eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues (…, n) and eigenvectors (…, n, n) of symmetric matrices (…, n, n), all NaN where
+    an entry is not finite, as in training that diverges: PyTorch's raises an error there."""
+    if bool(matrix.isfinite().all()):
+        return torch.linalg.eigh(matrix)
+    nan = torch.full_like(matrix, torch.nan)
+    return nan[..., 0], nan
+
+
+def eigvalsh(matrix: Tensor) -> Tensor:
+    """The eigenvalues alone."""
+    finite = bool(matrix.isfinite().all())
+    return torch.linalg.eigvalsh(matrix) if finite else torch.full_like(matrix[..., 0], torch.nan)
+
+
 @torch.enable_grad()
 def loss_and_gradient(
     model: nn.Module, loss: Loss, data: object, *, chunk: int = CHUNK, autocast: bool = False
@@ -758,13 +773,7 @@ def gradient_covariance(
     products = torch.zeros(count, count, dtype=torch.float64, device=rows.device)
     for part in rows.split(1 << 18, dim=1):  # in single precision where the model is
         products += part @ part.T
-    if bool(products.isfinite().all()):
-        values, vectors = torch.linalg.eigh(products)
-    else:  # training that diverges; eigh would raise
-        values, vectors = (
-            torch.full_like(products[0], torch.nan),
-            torch.full_like(products, torch.nan),
-        )
+    values, vectors = eigh(products)
     values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
     lengths = values.sqrt()  # of Σ_i v_i (g_i − g)
     known = values > len(rows) * torch.finfo(rows.dtype).eps * values[0]

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from ijrlib.functional import call
 from ijrlib.layers import ForwardPass, Layer, record
-from ijrlib.operators import flatten, gram, trainable
+from ijrlib.operators import eigvalsh, flatten, gram, trainable
 from ijrlib.parallel import gathered, mine, share
 
 WORK_BYTES = 1 << 26
@@ -41,7 +41,7 @@ _INFLUENCE = "expected examples that do not influence each other (model.eval()?)
 def jacobian_norms(model: nn.Module, x: Tensor, *, chunk: int | None = None) -> Tensor:
     """‖J_x‖ of each example, the largest singular value of J_x = ∇_θ z(x) (m × C): shape (N,),
     float64.  Arguments and errors as in :func:`jacobian_grams`."""
-    return torch.linalg.eigvalsh(jacobian_grams(model, x, chunk=chunk))[:, -1].clamp(min=0).sqrt()
+    return eigvalsh(jacobian_grams(model, x, chunk=chunk))[:, -1].clamp(min=0).sqrt()
 
 
 @torch.enable_grad()

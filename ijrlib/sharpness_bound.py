@@ -48,6 +48,12 @@ class SharpnessBound:
         return float((self.lambda_1 * self.jacobian_sq).mean())
 
 
+def impurities(p: Tensor) -> Tensor:
+    """λ^(1) of probabilities p (N, C), shape (N,); NaN for an example whose p is not finite."""
+    finite = p.isfinite().all(-1)
+    return logits.impurity(p.where(finite[:, None], 1 / p.shape[1])).where(finite, torch.nan)
+
+
 def sharpness_bound(
     model: nn.Module,
     x: Tensor,
@@ -78,8 +84,8 @@ def sharpness_bound(
         weighted, top = v, torch.ones(len(x), dtype=torch.float64, device=x.device)
     else:
         p = z.softmax(-1)
-        weighted, top = p * (v - (p * v).sum(-1, keepdim=True)), logits.impurity(p)
+        weighted, top = p * (v - (p * v).sum(-1, keepdim=True)), impurities(p)
     curvature = (v * weighted).sum(-1)  # vᵀMv
     jacobian_sq = jacobian_norms(model, x).square()
-    star = torch.where(jacobian_sq > 0, curvature / jacobian_sq, torch.zeros_like(curvature))
+    star = torch.where(jacobian_sq == 0, 0.0, curvature / jacobian_sq)
     return SharpnessBound(pair.value, pair.residual, star, top, jacobian_sq, pair.vector)

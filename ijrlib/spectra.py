@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from ijrlib.operators import (
     MeanJacobian,
     SymmetricOperator,
+    eigh,
+    eigvalsh,
     input_chunks,
     mean_jacobian,
     mean_jacobian_gram,
@@ -219,14 +221,14 @@ class Subspace:
         self.basis[j] = v / v.norm()
         self.images[j] = self.op @ self.basis[j]
         self.size, self.products = j + 1, self.products + 1
-        self.finite = bool(torch.isfinite(self.images[j]).all())
         column = (self.images[: j + 1] @ self.basis[j]).double().cpu()
+        self.finite = bool(self.images[j].isfinite().all() and column.isfinite().all())
         self.projected[: j + 1, j] = self.projected[j, : j + 1] = column
         return True
 
     def ritz(self) -> tuple[Tensor, Tensor]:
         """Ritz values, largest first, and the mixing matrix (size, size) of the Ritz vectors."""
-        values, mixing = torch.linalg.eigh(self.projected[: self.size, : self.size])
+        values, mixing = eigh(self.projected[: self.size, : self.size])
         return values.flip(0), mixing.flip(1)
 
     def vector(self, mix: Tensor) -> Tensor:
@@ -272,7 +274,7 @@ def jacobian_norm(
     x = input_chunks(x)
     op = mean_jacobian(model, x)
     if method == "exact" or (method == "auto" and op.shape[1] <= 20):
-        return float(torch.linalg.eigvalsh(mean_jacobian_gram(model, x))[-1].clamp(min=0).sqrt())
+        return float(eigvalsh(mean_jacobian_gram(model, x))[-1].clamp(min=0).sqrt())
     square = (op.shape[1], op.shape[1])
     normal = SymmetricOperator(square, op.dtype, op.device, lambda u: op.T @ (op @ u))
     return max(top_eigenpair(normal, rtol=rtol, seed=seed).value, 0.0) ** 0.5

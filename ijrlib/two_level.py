@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from ijrlib import spectra
+from ijrlib.operators import eigh
 from ijrlib.spectra import Eigenpair, Subspace, norm, random_vectors, solvable, start_vectors
 
 FIRST_RESIDUAL = 0.1
@@ -202,7 +203,7 @@ class _Pairs:
     def expand(self, v: Tensor) -> bool:
         """Add v to the basis (one product with S); False where it lies within it."""
         if self.space.size == self.space.capacity:
-            _, mixing = torch.linalg.eigh(self._galerkin()[0])
+            _, mixing = eigh(self._galerkin()[0])
             room = min(8, self.space.capacity - self.columns - 2)
             keep, _ = torch.linalg.qr(torch.cat([self.coefficients, mixing[:, -room:]], dim=1))
             self.space.restart(keep)
@@ -229,7 +230,7 @@ class _Pairs:
         if not bool(torch.isfinite(projected).all()):
             self.gap = torch.full_like(self.gap, float("nan"))
             return True
-        values, self.ritz = torch.linalg.eigh((projected + projected.T) / 2)
+        values, self.ritz = eigh((projected + projected.T) / 2)
         self.value = float(values[-1])
         x = self.basis().T @ (self.coefficients @ self.ritz[:, -1]).to(self.images)
         self.gap = self.images @ self.ritz[:, -1].to(self.images) - self.value * x
@@ -251,7 +252,7 @@ class _Pairs:
     def corrected(self) -> tuple[float, Tensor, Tensor]:
         """The top Ritz pair of S̃ on B: value, coefficients in B and residual in R^m."""
         matrix, images = self._galerkin()
-        values, mixing = torch.linalg.eigh(matrix)
+        values, mixing = eigh(matrix)
         top, mix = float(values[-1]), mixing[:, -1]
         basis, c = self.basis(), self.coefficients
         inside = c.T @ mix

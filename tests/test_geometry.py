@@ -170,6 +170,14 @@ def test_a_mean_that_depends_on_the_others_adds_no_direction(dtype):
     assert geometry.subspace_alignment(v, dependent) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("entry", [np.nan, np.inf])
+def test_means_that_are_not_finite_have_no_geometry(entry):
+    rows = torch.eye(3, 5, dtype=torch.float64)
+    rows[1, 4] = entry
+    assert np.isnan(geometry.subspace_alignment(torch.ones(5, dtype=torch.float64), rows))
+    assert np.isnan(geometry.between_class_norm(rows, torch.ones(3)))
+
+
 def test_nothing_is_aligned_with_a_vector_of_zeros():
     rows = torch.eye(3, 5, dtype=torch.float64)
     assert np.isnan(geometry.subspace_alignment(torch.zeros(5, dtype=torch.float64), rows))

@@ -77,6 +77,17 @@ def test_impurity_is_the_top_eigenvalue_of_each_logit_hessian():
     assert out["tracked_p1"] == pytest.approx(probabilities(s).max(axis=1), **tight)
 
 
+def test_the_impurity_of_an_example_whose_logits_have_overflown_is_nan_and_no_other():
+    s = state()
+    sound = measures.impurity(s)["tracked_impurity"]
+    s.train_z = s.train_z.clone()
+    s.train_z[2] = torch.inf
+    found = measures.impurity(s)
+    assert np.isnan(found["impurity_mean"]) and np.isnan(found["tracked_impurity"][2])
+    assert np.array_equal(np.delete(found["tracked_impurity"], 2), np.delete(sound, 2))
+    assert np.isnan(measures.logit_spectrum(s)["q_sqrt_lambda"]).all()
+
+
 def test_only_the_first_examples_are_tracked():
     z = torch.randn(40, 5, dtype=torch.float64)
     out = measures.impurity(state(train_z=z, train_y=torch.zeros(40, dtype=torch.long)))
@@ -865,3 +876,16 @@ def test_every_so_many_searches_for_the_sharpest_directions_are_cold(monkeypatch
         s.memory["sharpest_count"] = torch.tensor(count)
         measures.sharpest(s)
     assert [v0 is None for v0 in starts] == [True, False, True]
+
+
+@pytest.mark.parametrize("weight", [1e200, np.inf])
+@pytest.mark.parametrize("name", MEASURES)
+def test_a_model_that_diverges_is_measured_without_an_error(name, weight, tmp_path):
+    """Its loss may be finite on a mini-batch, so that the run goes on to the next step."""
+    s = state(trajectory=Trajectory(tmp_path / "points", [3], len(state().initial)))
+    for p in s.model.parameters():
+        p.data[..., 0] = weight
+    s.train_z = s.model(s.train[0]).detach()
+    for _ in range(2):
+        assert MEASURES[name](s)
+        s.__dict__.pop("linearization", None)

@@ -234,6 +234,16 @@ def test_a_diverging_run_stops_with_its_step_and_keeps_what_it_measured(tmp_path
     assert "trajectory_umap" not in run.arrays
 
 
+def test_a_diverging_run_may_be_measured_up_to_its_last_step(tmp_path):
+    """At step 1 the loss is finite, but not the squares of the Jacobians."""
+    measures = {name: [(1, 2, 1)] for name in ("theorem_2", "clusters")}
+    config = TINY.replace(network="mlp_300_100", examples=8, lr=1e12, steps=3, measures=measures)
+    run = runner.run(config, "cpu", tmp_path)
+    assert run.provenance["status"] == "diverged"
+    last = run.series.iloc[-1]
+    assert np.isfinite(last["train_loss"]) and np.isnan(last["theorem_2_bound"])
+
+
 def test_a_run_in_float64_diverges_beyond_what_float32_holds(tmp_path):
     config = TINY.replace(lr=1e9, loss="squared", steps=50, measures={}, dtype="float64")
     assert runner.run(config, "cpu", tmp_path).provenance["status"] == "diverged"

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from ijrlib import operators, spectra
+from ijrlib import operators, spectra, two_level
 
 EPS = 2**-52
 
@@ -206,6 +206,17 @@ def test_an_operator_that_is_not_finite_is_never_certified(entry):
     matrix = symmetric(bulk(5.0, 3.0))
     matrix[3, 3] = entry
     assert not spectra.top_eigenpair(matrix).converged
+
+
+def test_products_that_are_finite_and_overflow_with_a_vector_are_never_certified():
+    """1e37·11ᵀ of size 100: an entry of the product is 1e38, its eigenvalue 1e39."""
+    op, start = torch.full((100, 100), 1e37), torch.ones(100)
+    for pair in (
+        spectra.top_eigenpair(op, start),
+        two_level.top_eigenpair(op, op, start),
+        two_level.top_eigenpair(op, torch.eye(100), start),
+    ):
+        assert pair.value != pair.value and not pair.converged
 
 
 def test_a_single_precision_operator_is_solved_to_single_precision():
