@@ -49,8 +49,8 @@ INDEPENDENT_RESIDUAL = 0.05
 """relative residual at which to stop, of the Lanczos iteration that owes nothing to the subset."""
 
 LANCZOS_RESIDUAL = 2e-2
-"""Relative residual of the first two eigenvectors where H is asked alone; the eigenvalue's error is
-of second order in it."""
+"""Relative residual of the first two eigenvectors where H is asked alone, for an ``rtol`` of
+``RTOL``, and as its square root for others: the eigenvalue's error is of second order in it."""
 
 
 @dataclass(frozen=True)
@@ -143,9 +143,10 @@ def measure(
 ) -> Curvature:
     """:func:`curvature` from a linearization and start vectors that are there already.
 
-    A ``cold`` start takes a random vector, and asks H about the eigenvector before nevertheless.
-    An ``independent`` one is cold and begins with some products of Lanczos with H itself, lest the
-    subset miss the examples that matter; it costs up to 20 gradients more.
+    A ``cold`` start takes a random vector, and asks H about the eigenvector before nevertheless
+    where a subset of the examples leads.  An ``independent`` one is cold and begins with some
+    products of Lanczos with H itself, lest the subset miss the examples that matter; it costs up to
+    20 gradients more.
     """
     assert linear.hessian.problem is not None
     loss = linear.hessian.problem[1]
@@ -224,11 +225,14 @@ def _top_eigenpair(
     vectors = [v for v in [*known, linear.gradient] if bool(v.any()) and bool(v.isfinite().all())]
     starts = torch.stack(vectors, dim=1) if vectors else None
     if subset is None:
+        scale = (rtol / RTOL) ** 0.5
         if cold:
-            return top_eigenpair(linear.hessian, rtol=two_level.COLD_RESIDUAL, seed=seed)
+            residual = two_level.COLD_RESIDUAL * scale
+            return top_eigenpair(linear.hessian, rtol=residual, seed=seed)
         # two of them, lest r of the measurement before be believed while another has overtaken it
         count = min(2, len(linear.gradient))
-        return top_eigenpairs(linear.hessian, count, starts, rtol=LANCZOS_RESIDUAL, seed=seed)[0]
+        residual = LANCZOS_RESIDUAL * scale
+        return top_eigenpairs(linear.hessian, count, starts, rtol=residual, seed=seed)[0]
     pair = two_level.top_eigenpair(
         linear.hessian,
         subset.gauss_newton,
@@ -253,7 +257,8 @@ def _singular_pair(
     normal = _normal(linear.mean_jacobian)
     if subset is None:
         count = 1 if start is None else min(2, normal.shape[0])
-        return top_eigenpairs(normal, count, start, rtol=two_level.COLD_RESIDUAL, seed=seed)[0]
+        residual = two_level.COLD_RESIDUAL * (rtol / RTOL) ** 0.5
+        return top_eigenpairs(normal, count, start, rtol=residual, seed=seed)[0]
     return two_level.top_eigenpair(
         normal, _normal(subset.mean_jacobian), start, rtol=rtol, seed=seed
     )

@@ -60,6 +60,21 @@ def test_sharpness_jacobian_and_gradient_are_those_of_the_dense_matrices(kind, l
         assert found.impurity == pytest.approx(float(tops.mean()), rel=1e-12)
 
 
+@pytest.mark.parametrize("warm", [False, True])
+def test_where_h_is_asked_alone_the_tolerance_decides_too(warm):
+    model, x, y, found = measured("fully connected, tanh", "cross_entropy", 20)
+    loss, previous = LOSSES["cross_entropy"], found if warm else None
+    loose, default, tight = (
+        room.curvature(model, loss, (x, y), previous, rtol=rtol) for rtol in (0.1, room.RTOL, 1e-9)
+    )
+    values = torch.linalg.eigvalsh(dense.hessian(model, "cross_entropy", x, y))
+    assert tight.top.value == pytest.approx(float(values[-1]), rel=1e-9)
+    singular = torch.linalg.svdvals(dense.jacobians(model, x).mean(0))
+    assert tight.jacobian_norm == pytest.approx(float(singular[0]), rel=1e-9)
+    assert tight.top.residual < 1e-4 < default.top.residual
+    assert loose.top.products < tight.top.products
+
+
 class Two(nn.Module):
     """Two layers that share neither inputs nor examples: H is block diagonal."""
 

@@ -161,8 +161,11 @@ def test_a_second_measurement_starts_from_the_first_and_finds_the_same():
 
 
 @pytest.mark.parametrize("count", [1, measures.COLD_EVERY])
-def test_the_top_is_found_when_the_memory_holds_another_eigenvector(count):
-    s = state()
+@pytest.mark.parametrize("examples", [N, 3 * curvature.SMALLEST_SUBSET])
+def test_the_top_is_found_when_the_memory_holds_another_eigenvector(count, examples, monkeypatch):
+    """With few examples H is asked alone, and a cold start knows nothing of the memory."""
+    monkeypatch.setattr(curvature, "SUBSET", 3)
+    s = state(probe=dense.examples(examples), chunk=64)
     values, vectors = torch.linalg.eigh(dense.hessian(s.model, s.loss, *s.probe))
     s.memory["top_vector"] = vectors[:, -2].contiguous()
     s.memory["singular_vector"] = torch.eye(dense.CLASSES, dtype=torch.float64)[0]
