@@ -9,7 +9,7 @@ that the model is left without the parameter.  Here each module's own slot is fi
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -24,7 +24,8 @@ def call(model: nn.Module, tensors: Mapping[str, Tensor], *inputs: Any) -> Any:
 
     It is a function of them that can be differentiated twice: embeddings shorten the rows longer
     than ``max_norm`` in a copy, and have a dense gradient, not scaled by how often a word occurs,
-    whatever ``sparse`` and ``scale_grad_by_freq`` say.
+    whatever ``sparse`` and ``scale_grad_by_freq`` say.  What the model notes in attributes of its
+    modules, or registers as buffers, is forgotten.
 
     Args:
         tensors: by the names of ``named_parameters`` and ``named_buffers``, which have each tensor
@@ -39,8 +40,23 @@ def call(model: nn.Module, tensors: Mapping[str, Tensor], *inputs: Any) -> Any:
         for name, t in (*module._parameters.items(), *module._buffers.items())
         if t is not None and names[id(t)] in tensors
     }
-    with replaced(_FUNCTIONS) if _embeds_otherwise(model) else contextlib.nullcontext():
+    embeddings = replaced(_FUNCTIONS) if _embeds_otherwise(model) else contextlib.nullcontext()
+    with _kept(model.modules()), embeddings:
         return functional_call(model, slots, inputs, tie_weights=False)
+
+
+@contextlib.contextmanager
+def _kept(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """The modules hold afterwards what they held, under the names of attributes and buffers."""
+    kept = [(m.__dict__, m.__dict__.copy(), m._buffers.copy()) for m in modules]
+    try:
+        yield
+    finally:
+        for held, attributes, buffers in kept:
+            held.clear()
+            held.update(attributes)
+            held["_buffers"].clear()
+            held["_buffers"].update(buffers)
 
 
 def _embeds_otherwise(model: nn.Module) -> bool:

@@ -239,6 +239,57 @@ def test_hooks_on_parameters_are_of_training_and_not_of_measurements():
     assert all(map(torch.equal, *found))
 
 
+class Centred(nn.Module):
+    """Takes the mean of the first batch that it sees off."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.ready = nn.Linear(WIDTH, dense.CLASSES), False
+        self.register_buffer("mean", torch.zeros(dense.CLASSES))
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.layer(x)
+        if not self.ready:
+            self.ready = True
+            with torch.no_grad():
+                self.mean.copy_(z.mean(0))
+        return z - self.mean
+
+
+class Growing(nn.Module):
+    """Keeps cosines for the longest row that it has seen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.length = nn.Linear(WIDTH, dense.CLASSES), 1
+        self.register_buffer("cosines", torch.ones(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] > self.length:
+            self.length = x.shape[1]
+            self.register_buffer("cosines", torch.arange(float(self.length)).cos())
+        return self.layer(x * self.cosines[: x.shape[1]]).tanh()
+
+
+@pytest.mark.parametrize("make", [Centred, Growing])
+@pytest.mark.parametrize("steps", [0, 2])
+def test_what_a_model_notes_in_attributes_and_buffers_is_not_noted_by_a_measurement(make, steps):
+    (x, y), left = inputs(), []
+    for measures in (True, False):
+        torch.manual_seed(0)
+        model = make().double()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for step in range(4):
+            if measures and step == steps:
+                CurvatureMonitor(model, cross_entropy, (x, y), chunk=5).measure()
+                per_example.jacobian_grams(model, x)
+            optimizer.zero_grad()
+            cross_entropy(model(x), y).backward()
+            optimizer.step()
+        left.append([*model.state_dict().values()])
+    assert len(left[0]) == 3 and all(map(torch.equal, *left))
+
+
 class Checkpointed(nn.Module):
     def __init__(self, inner: nn.Module, again: bool) -> None:
         super().__init__()
