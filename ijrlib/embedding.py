@@ -94,13 +94,6 @@ def direction_cosines(gram: np.ndarray, ahead: int = 10) -> np.ndarray:
     return _cosines(np.diag(mixed, 1)[:count], near[:count], far[1:])
 
 
-def path_length(gram: np.ndarray) -> np.ndarray:
-    """Σ_{s<t} ‖θ(s+1) − θ(s)‖ for each t, shape (T,): how far the path has gone."""
-    _square(gram, at_least=1)
-    steps = np.sqrt(np.diag(_differences(gram, 1)).clip(0))
-    return np.concatenate([[0.0], np.cumsum(steps)])
-
-
 def displacement(gram: np.ndarray) -> np.ndarray:
     """‖θ(t) − θ(0)‖ for each t, shape (T,), θ(0) being the first point: how far it has come."""
     _square(gram, at_least=1)

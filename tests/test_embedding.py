@@ -93,7 +93,6 @@ def test_rounding_of_points_that_agree_makes_no_path_and_no_cosine():
     gram = np.full((4, 4), 1 + 2.0**-52)
     np.fill_diagonal(gram, 1)  # squared distances of -2^-51
     with np.errstate(all="raise"):
-        assert (embedding.path_length(gram) == 0).all()
         assert (embedding.displacement(gram) == 0).all()
         assert np.isnan(embedding.step_cosines(gram)).all()
         assert np.isnan(embedding.direction_cosines(gram, ahead=1)).all()
@@ -112,15 +111,11 @@ def test_points_on_a_line_have_one_coordinate():
 
 
 def test_a_single_point_has_gone_nowhere():
-    assert embedding.path_length(np.eye(1)).tolist() == [0]
     assert embedding.displacement(np.eye(1)).tolist() == [0]
 
 
-def test_path_length_and_displacement_are_those_of_the_path():
+def test_displacement_is_that_of_the_path():
     x = path()
-    steps = [float(np.linalg.norm(x[s + 1] - x[s])) for s in range(len(x) - 1)]
-    length = [sum(steps[:t]) for t in range(len(x))]
-    np.testing.assert_allclose(embedding.path_length(gram(x)), length, rtol=1e-9)
     displacement = np.linalg.norm(x - x[0], axis=1)
     np.testing.assert_allclose(embedding.displacement(gram(x)), displacement, rtol=1e-9)
     np.testing.assert_allclose(embedding.displacement(x @ x.T), displacement, atol=1e-6)
