@@ -314,8 +314,7 @@ def convergence(errors: Mapping[str, Any], ylabel: str, tolerance: float | None 
 
     Args:
         errors: label → errors after iteration 1, 2, …; shape (K,), or (n, K) for n cases, of which
-        the
-            median and the 10–90% range are drawn.
+            the median and the 10–90% range are drawn.
         ylabel: what the error is of.
         tolerance: drawn as a dashed line.
     """

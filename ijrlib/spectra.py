@@ -48,7 +48,7 @@ class Eigenpair:
             residual·|θ| of θ.
         products: matrix–vector products spent.
         converged: whether the residual is within the tolerance asked for, or at the rounding level
-            of the operator.
+            of the operator; of :mod:`ijrlib.two_level` whether the estimated error of θ is.
         surrogate_products: products with a cheaper operator (:mod:`ijrlib.two_level`).
     """
 

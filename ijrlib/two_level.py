@@ -1,7 +1,7 @@
 """The top eigenpair of an expensive operator, with the help of a cheap one that resembles it.
 
-The Hessian over all examples and the Hessian over every eighth of them have nearly the same top
-eigenvectors, and a product with the second costs an eighth.  Let the orthonormal columns of X be
+The Hessian over all examples and the Hessian over every ninth of them have nearly the same top
+eigenvectors, and a product with the second costs a ninth.  Let the orthonormal columns of X be
 the vectors whose products AX with the expensive operator A are known, P = XXᵀ, and S the cheap
 operator.  The *corrected* operator
 
