@@ -148,7 +148,8 @@ def measure(
     products of Lanczos with H itself, lest the subset miss the examples that matter; it costs up to
     20 gradients more.
     """
-    assert linear.hessian.problem is not None
+    if linear.hessian.problem is None:
+        raise ValueError("linear: expected what ijrlib.operators.linearize returns, got another")
     loss = linear.hessian.problem[1]
     subset = _subset(linear)
     cold = cold or independent or starts is None
@@ -168,8 +169,11 @@ def measure(
 
 
 def mean_impurity(z: Tensor) -> float:
-    """⟨λ^(1)⟩ of logits z (n, C); NaN where their probabilities are not finite."""
+    """⟨λ^(1)⟩ of logits z (n, C); NaN where their probabilities are not finite, and 0 of one class
+    alone, whose M is 0."""
     p = z.double().softmax(-1)
+    if z.shape[1] == 1:
+        return float(p.mean() - 1)
     return float(logits.impurity(p).mean()) if bool(p.isfinite().all()) else float("nan")
 
 

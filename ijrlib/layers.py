@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from ijrlib.functional import call
-from ijrlib.operators import trainable
+from ijrlib.operators import check_logits, trainable
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,8 @@ def record(model: nn.Module, x: Tensor, names: Collection[str]) -> ForwardPass:
     recorder = _Recorder({id(params[name]): name for name in names}, len(x))
     with _without_randomness(x.device), recorder:
         z = call(model, buffers, x.detach().clone())  # may be changed in place
-    if z.ndim != 2 or len(z) != len(x):
+    check_logits(z)
+    if len(z) != len(x):
         raise ValueError(f"expected logits of shape ({len(x)}, classes), got {tuple(z.shape)}")
     leaves = _leaves(z)
     others = {name for name, p in params.items() if id(p) in leaves}

@@ -54,7 +54,13 @@ LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "squared": squared}
 
 @dataclass(frozen=True)
 class SymmetricOperator:
-    """A symmetric m × m matrix given by its product with a vector: ``op @ v``."""
+    """A symmetric m × m matrix given by its product with a vector: ``op @ v``.
+
+    Attributes:
+        shape: (m, m).
+        matvec: the product, of a vector (m,).
+        problem: the model, the loss and the pairs (x, y) that the matrix is of, where it is of any.
+    """
 
     shape: tuple[int, int]
     dtype: torch.dtype
@@ -122,24 +128,33 @@ def chunks(data: object, chunk: int = CHUNK) -> list[tuple[Tensor, Tensor]]:
     given iterable of pairs as it is.
 
     Raises:
-        ValueError: for an empty data set, an empty pair, x and y of different lengths, or a pair
-            of tensors to be split with a ``chunk`` below 1.
+        ValueError: for an empty data set, an empty pair, x and y of different lengths, pairs of
+            anything but tensors, or a pair to be split with a ``chunk`` below 1.
     """
     if isinstance(data, tuple | list) and len(data) == 2 and isinstance(data[0], Tensor):
         x, y = data
-        if len(x) != len(y) or len(x) == 0:
-            raise ValueError(f"expected x and y of one positive length, got {len(x)} and {len(y)}")
+        _check_lengths(x, y)
         chunk = share(len(x), _positive(chunk))
         return list(zip(x.split(chunk), y.split(chunk), strict=True))
     with torch.random.fork_rng(devices=[]):  # a DataLoader draws from it, even in order
         pairs = [tuple(pair) for pair in data]  # type: ignore[attr-defined]
     if any(isinstance(part, Tensor) and part.ndim == 0 for pair in pairs for part in pair):
         raise ValueError("expected mini-batches, got single examples (a data set, no DataLoader?)")
-    if not pairs or any(len(pair) != 2 or len(pair[0]) != len(pair[1]) for pair in pairs):
-        raise ValueError("expected a pair (x, y) or a non-empty iterable of such pairs")
+    if not pairs or not all(map(_is_pair, pairs)):
+        raise ValueError("expected a pair of tensors (x, y) or a non-empty iterable of such pairs")
     if 0 in (sizes := [len(x) for x, _ in pairs]):
         raise ValueError(f"expected at least one example in each pair (x, y), got {sizes}")
     return pairs
+
+
+def _is_pair(pair: tuple) -> bool:
+    tensors = len(pair) == 2 and all(isinstance(part, Tensor) for part in pair)
+    return tensors and len(pair[0]) == len(pair[1])
+
+
+def _check_lengths(x: Tensor, y: Tensor) -> None:
+    if len(x) != len(y) or len(x) == 0:
+        raise ValueError(f"expected x and y of one positive length, got {len(x)} and {len(y)}")
 
 
 def _positive(chunk: int) -> int:
@@ -194,6 +209,14 @@ def twice_differentiable() -> Iterator[None]:
         yield
 
 
+def check_logits(z: object) -> None:
+    """Raise ValueError unless z is a tensor of shape (n, C)."""
+    if not isinstance(z, Tensor):
+        raise ValueError(f"model: expected logits as a tensor, got {type(z).__name__}")
+    if z.ndim != 2:
+        raise ValueError(f"expected logits of shape (examples, classes), got {tuple(z.shape)}")
+
+
 class _Passes:
     """The forward passes of one operator: chunk by chunk, weighted by |chunk| / N, reproducible."""
 
@@ -224,8 +247,7 @@ class _Passes:
             self.fast = z is not None
         if z is None:
             z = self._called(i, params, x)
-        if z.ndim != 2:
-            raise ValueError(f"expected logits of shape (examples, classes), got {tuple(z.shape)}")
+        check_logits(z)
         if z.dtype != self.dtype and not torch.is_autocast_enabled(self.device.type):
             raise ValueError(
                 f"expected logits in {self.dtype}, as the parameters are, got {z.dtype} (autocast "
@@ -708,8 +730,8 @@ class GradientCovariance:
     """K estimated from the gradients of L mini-batches.
 
     Attributes:
-        eigenvalues: of the estimate, largest first, shape (L,), float64; the last one is 0.  NaN
-            where gradients are not finite, or their squares.
+        eigenvalues: of the estimate, largest first, shape (L,), float64; the last one is 0 up to
+            rounding.  NaN where gradients are not finite, or their squares.
         trace: their sum.
         mean: g, shape (m,).
         deviations: g_i − g, shape (L, m).
@@ -752,9 +774,10 @@ def gradient_covariance(
         batch_size: M.
 
     Raises:
-        ValueError: for a batch size of which the data has not two.
+        ValueError: for x and y of different lengths, or a batch size of which the data has not two.
     """
     x, y = data
+    _check_lengths(x, y)
     count = len(x) // batch_size if batch_size >= 1 else 0
     if count < 2:
         raise ValueError(

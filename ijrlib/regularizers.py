@@ -27,7 +27,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ijrlib.operators import Loss, chunks, flatten, trainable, unflatten
+from ijrlib.operators import Loss, check_logits, chunks, flatten, trainable, unflatten
 from ijrlib.parallel import gathered, mine, summed
 
 
@@ -74,12 +74,15 @@ def jacobian_penalty(
         generator: of u; the global one where it is None.
 
     Raises:
-        ValueError: for logits of another shape or without a graph, no trainable parameter, and a
-            graph whose gradient cannot be differentiated again.
+        ValueError: for logits of another shape or without a graph, parameters that are no tensors
+            or of which none is trained, and a graph whose gradient cannot be differentiated again.
     """
     _check_logits(z)
     _check_graph(z)
-    tensors = [p for p in parameters if p.requires_grad]
+    given = list(parameters)
+    if others := [p for p in given if not isinstance(p, Tensor)]:
+        raise ValueError(f"parameters: expected tensors, got {type(others[0]).__name__}")
+    tensors = [p for p in given if p.requires_grad]
     if not tensors:
         raise ValueError("expected trainable parameters, got none")
     u = unit_vector(z.shape[1], generator).to(z)
@@ -88,7 +91,8 @@ def jacobian_penalty(
 
 
 def _check_logits(z: Tensor) -> None:
-    if z.ndim != 2 or not len(z):
+    check_logits(z)
+    if not len(z):
         raise ValueError(f"expected logits of shape (examples, classes), got {tuple(z.shape)}")
 
 

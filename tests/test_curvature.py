@@ -266,6 +266,22 @@ def test_a_single_example_and_a_single_parameter(examples):
     assert found.top.value == pytest.approx(float(hessian), rel=1e-9)
 
 
+def test_of_one_class_there_is_no_curvature_and_no_impurity():
+    model, (x, _) = nn.Linear(2, 1).double(), dense.examples(20)
+    data = x[:, 0, 0, :2], torch.zeros(20, dtype=torch.long)
+    found = room.curvature(model, LOSSES["cross_entropy"], data)
+    assert (found.loss, found.top.value, found.impurity) == (0, 0, 0)
+    assert found.jacobian_norm == pytest.approx(math.hypot(1, *data[0].mean(0)))
+    assert math.isnan(room.mean_impurity(torch.full((3, 1), math.inf)))
+
+
+def test_a_linearization_with_an_operator_of_ones_own_is_refused():
+    linear = linearize(dense.network("linear"), LOSSES["squared"], dense.examples(5))
+    own = dataclasses.replace(linear.hessian, problem=None)
+    with pytest.raises(ValueError, match="linear: expected what"):
+        room.measure(dataclasses.replace(linear, hessian=own))
+
+
 def test_memory_of_the_subset_and_mode_buffers_and_random_state_are_left_alone():
     model, (x, y) = dense.network("batch normalization"), dense.examples(LARGE)
     model.train()

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, TensorDataset
 
-from ijrlib import operators
+from ijrlib import operators, per_example, regularizers
 
 LOSSES = ("cross_entropy", "squared")
 SYMMETRIC = {"hessian": operators.hessian, "gauss_newton": operators.gauss_newton}
@@ -609,6 +609,37 @@ def test_a_data_set_of_single_examples_is_refused():
         operators.hessian(dense.network("linear"), operators.squared, data)
 
 
+@pytest.mark.parametrize("names", [("x", "y"), ("image", "label")])
+def test_pairs_of_anything_but_tensors_are_refused(names):
+    batch = dict(zip(names, dense.examples(N), strict=True))
+    for op in (operators.hessian, operators.loss_and_gradient):
+        with pytest.raises(ValueError, match=r"expected a pair of tensors \(x, y\)"):
+            op(dense.network("linear"), operators.squared, [batch])
+
+
+@pytest.mark.parametrize("wrapped", [lambda z: (z, None), lambda z: {"logits": z}])
+def test_logits_that_are_no_tensor_are_refused_with_their_type(wrapped):
+    class Wrapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = dense.network("linear")
+
+        def forward(self, x):
+            return wrapped(self.model(x))
+
+    model, (x, y), loss = Wrapped(), dense.examples(N), operators.squared
+    for measurement in (
+        lambda: operators.linearize(model, loss, (x, y)),
+        lambda: operators.gauss_newton(model, loss, (x, y)) @ torch.ones(27).double(),
+        lambda: operators.mean_jacobian(model, x),
+        lambda: per_example.jacobian_grams(model, x),
+        lambda: regularizers.backward(model, loss, x, y, rho=0.1),
+        lambda: regularizers.jacobian_penalty(model(x), model.parameters()),
+    ):
+        with pytest.raises(ValueError, match=r"expected logits as a tensor, got (tuple|dict)"):
+            measurement()
+
+
 @pytest.mark.parametrize("chunk", [0, -3])
 def test_a_chunk_below_1_is_refused(chunk):
     model, (x, y) = dense.network("linear"), dense.examples(N)
@@ -711,6 +742,16 @@ def test_a_batch_size_of_which_there_are_not_two_is_refused(batch_size):
     model, x, y, _ = gradients("fully connected, tanh")
     with pytest.raises(ValueError, match=f"at most half of {N} examples, got {batch_size}"):
         operators.gradient_covariance(model, operators.cross_entropy, (x, y), batch_size=batch_size)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_gradients_of_inputs_and_labels_of_different_number_are_refused(batch_size):
+    """Also where the surplus would be left out."""
+    model, x, y, _ = gradients("fully connected, tanh")
+    with pytest.raises(ValueError, match="one positive length, got 7 and 6"):
+        operators.gradient_covariance(
+            model, operators.cross_entropy, (x, y[:6]), batch_size=batch_size
+        )
 
 
 @every_loss

@@ -543,5 +543,7 @@ def test_the_penalty_refuses_what_it_cannot_differentiate():
         regularizers.jacobian_penalty(model(x[:0]), model.parameters())
     with torch.no_grad(), pytest.raises(ValueError, match="their graph, got some without"):
         regularizers.jacobian_penalty(model(x), model.parameters())
+    with pytest.raises(ValueError, match="parameters: expected tensors, got tuple"):
+        regularizers.jacobian_penalty(model(x), model.named_parameters())
     with pytest.raises(ValueError, match="expected trainable parameters, got none"):
         regularizers.jacobian_penalty(model(x), [])
