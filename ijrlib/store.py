@@ -131,13 +131,15 @@ def load(run: RunConfig | str | Path, runs_dir: str | Path | None = None) -> Run
 
     Raises:
         MissingRun: there is no such folder, or it is empty.
-        DamagedRun: a file is missing or changed, the configuration does not match the folder's
-            name, the format is another one, or what it holds are no numbers by step or too many of
-            them; the message says which.
+        DamagedRun: a file is missing or changed, the folder is a link to nowhere, the configuration
+            does not match its name, the format is another one, or what it holds are no numbers by
+            step or too many of them; the message says which.
 
     A folder from elsewhere can be loaded safely: what it holds is read as numbers and text.
     """
     folder = _runs_dir(runs_dir) / run.name if isinstance(run, RunConfig) else Path(run)
+    if folder.is_symlink() and not folder.exists():
+        raise DamagedRun(f"{folder}: a link to {os.readlink(folder)}, which is not there")
     if not folder.is_dir() or not any(folder.iterdir()):
         raise MissingRun(f"no run at {folder}")
     config, sums, provenance = _description(folder)
@@ -176,6 +178,9 @@ def _description(folder: Path) -> tuple[RunConfig, dict[str, Any], dict[str, Any
         raise DamagedRun(f"{folder}: expected SHA-256 by file, got {sums!r}")
     if not isinstance(provenance, dict):
         raise DamagedRun(f"{folder}: expected provenance by name, got {provenance!r}")
+    for name in ("wall_seconds", "threads", "processes"):
+        if not isinstance(provenance.get(name), int | float | None):
+            raise DamagedRun(f"{folder}: {name}: expected a number, got {provenance[name]!r}")
     return config, sums, provenance
 
 
@@ -268,7 +273,8 @@ def find(runs_dir: str | Path | None = None, **fields: Any) -> list[Run]:
 
 
 def named(name: str | Path, runs_dir: str | Path | None = None) -> Run:
-    """The run in a folder, or the one of ``runs_dir`` whose name begins with ``name``.
+    """The run in a folder, or the one of ``runs_dir`` that has the name ``name``, or the only one
+    whose name begins with it.
 
     Raises:
         MissingRun: there is none.
@@ -276,9 +282,10 @@ def named(name: str | Path, runs_dir: str | Path | None = None) -> Run:
     """
     if not str(name):
         raise ValueError("run: expected a folder or the beginning of a name, got ''")
-    if Path(name).is_dir():
-        return load(Path(name).resolve())
     parent = _runs_dir(runs_dir)
+    for folder in (Path(name), parent / name):
+        if (folder / "run.json").is_file():
+            return load(os.path.abspath(folder))
     stored = (p.parent for p in parent.glob("*/run.json"))
     folders = sorted(folder for folder in stored if folder.name.startswith(str(name)))
     if not folders:

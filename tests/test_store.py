@@ -1,5 +1,6 @@
 """The store gives back what it was given and refuses what was touched."""
 
+import dataclasses
 import io
 import json
 import os
@@ -430,6 +431,44 @@ def test_a_run_is_named_by_its_folder_from_anywhere_or_by_the_beginning_of_its_n
             store.named(name, tmp_path)
     with pytest.raises(ValueError, match="got ''"):
         store.named("", tmp_path)
+
+
+def test_the_whole_name_of_a_run_is_enough_where_others_begin_with_it(run, tmp_path):
+    folder = store.save(run, tmp_path)
+    shutil.copytree(folder, tmp_path / f"{CONFIG.name}.bak")
+    assert store.named(CONFIG.name, tmp_path).path == folder
+
+
+def test_a_folder_without_a_run_does_not_hide_the_run_whose_name_begins_so(
+    run, tmp_path, monkeypatch
+):
+    folder = store.save(run, tmp_path / "runs")
+    (tmp_path / CONFIG.slug).mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert store.named(CONFIG.slug, "runs").path == Path("runs") / folder.name
+    with pytest.raises(store.MissingRun, match="none below"):
+        store.named("runs", "runs")
+
+
+def test_a_run_behind_a_link_has_the_link_s_name_and_one_behind_nothing_is_damaged(run, tmp_path):
+    elsewhere = store.save(run, tmp_path).rename(tmp_path / "elsewhere")
+    link = tmp_path / "runs" / CONFIG.name
+    link.parent.mkdir()
+    link.symlink_to(elsewhere)
+    assert store.named(link).path == link
+    shutil.rmtree(elsewhere)
+    with pytest.raises(store.DamagedRun, match=f"a link to {elsewhere}, which is not there"):
+        store.load(CONFIG, link.parent)
+
+
+@pytest.mark.parametrize("name", ["wall_seconds", "threads", "processes"])
+def test_provenance_that_is_added_up_is_made_of_numbers(run, tmp_path, name):
+    for value in (None, 2, 1.5):
+        store.save(dataclasses.replace(run, provenance={name: value}), tmp_path)
+        assert store.load(CONFIG, tmp_path).provenance == {name: value}
+    store.save(dataclasses.replace(run, provenance={name: "2"}), tmp_path)
+    with pytest.raises(store.DamagedRun, match=f"{name}: expected a number, got '2'"):
+        store.load(CONFIG, tmp_path)
 
 
 def test_a_run_is_loaded_from_within_its_folder(run, tmp_path, monkeypatch):
