@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ijrlib import companion_table, ejr_table, figure_table, sharpest_table, store
+from ijrlib import companion_table, ejr_table, figure_table, machine, sharpest_table, store
 from ijrlib.config import TEXTS, RunConfig, Window
 from ijrlib.figure_table import Figure, every
 
@@ -155,7 +155,7 @@ def runs(
     Arguments as in :func:`configs`; ``device`` is where a missing run is trained.
 
     Raises:
-        ValueError: as :func:`configs`, and for a damaged run.
+        ValueError: as :func:`configs`, for an unknown device, and for a damaged run.
         ModuleNotFoundError: where a run is missing and torch is not installed.
     """
     return [run(config, device, runs_dir) for config in configs(figure, scale, seed, overrides)]
@@ -164,6 +164,7 @@ def runs(
 def run(config: RunConfig, device: str = "auto", runs_dir: str | Path | None = None) -> store.Run:
     """The stored run of a configuration; where it is missing it is trained.  Raises as
     :func:`runs`."""
+    machine.check_device(device)
     try:
         return store.load(config, runs_dir)
     except store.MissingRun:

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from ijrlib import costs, experiments, store
+from ijrlib import costs, experiments, machine, store
 from ijrlib.config import RunConfig
 
 LEAST_MINUTES = 20
@@ -44,8 +44,7 @@ def settings(given: Mapping[str, object]) -> dict[str, str]:
     if found["scale"] not in experiments.SCALES:
         scales = ", ".join(experiments.SCALES)
         raise ValueError(f"scale: expected one of {scales}; got {found['scale']!r}")
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", found["device"]):
-        raise ValueError(f"device: expected auto, cpu, cuda or cuda:N; got {found['device']!r}")
+    machine.check_device(found["device"])
     for name in ("runs_dir", "bin", "out"):
         if re.search(r"\s", found[name]):
             raise ValueError(f"{name}: expected a path without blanks, got {found[name]!r}")

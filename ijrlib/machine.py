@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib.metadata
 import platform
+import re
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
@@ -47,6 +48,16 @@ def processor() -> str:
         return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+def check_device(device: str) -> None:
+    """Without torch, which is asked later whether the device is there.
+
+    Raises:
+        ValueError: for another name than auto, cpu, cuda or cuda:N.
+    """
+    if not (isinstance(device, str) and re.fullmatch(r"auto|cpu|cuda(:(0|[1-9]\d*))?", device)):
+        raise ValueError(f"device: expected auto, cpu, cuda or cuda:N; got {device!r}")
 
 
 def keep_freed_memory() -> None:

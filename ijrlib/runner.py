@@ -272,20 +272,21 @@ def _run(
 
 
 def resolve_device(device: str) -> torch.device:
-    """ "auto", or any of torch's device names.
+    """ "auto" (CUDA where there is one), "cpu", "cuda", or "cuda:0" and so on.
 
     Raises:
-        ValueError: for an unknown name, or a CUDA device where there is none.
+        ValueError: for an unknown name, or a CUDA device that is not there.
     """
+    machine.check_device(device)
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        target = torch.device(device)
-    except RuntimeError:
-        raise ValueError(f"device: expected auto, cpu, cuda or cuda:N; got {device!r}") from None
-    if target.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device: {device!r} was asked for, but torch finds no CUDA GPU here")
-    return target
+        device = "cuda" if count else "cpu"
+    kind, _, number = device.partition(":")
+    if kind == "cuda" and int(number or 0) >= count:
+        raise ValueError(
+            f"device: {device!r} was asked for, but torch finds {count or 'no'} CUDA GPU(s) here"
+        )
+    return torch.device(device)
 
 
 class _Recorder:

@@ -62,6 +62,7 @@ EDGES = {
         "config",
         "ejr_table",
         "figure_table",
+        "machine",
         "store",
     },
     "machine": {"store"},

@@ -274,9 +274,20 @@ def test_a_gpu_that_is_not_there_is_said_so(tmp_path, monkeypatch):
     assert runner.resolve_device("auto") == torch.device("cpu")
 
 
-def test_an_unknown_device_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="auto, cpu, cuda"):
-        runner.resolve_device("gpu")
+@pytest.mark.parametrize("device", ["gpu", "mps", "meta", "cuda:01", "", None])
+def test_an_unknown_device_is_refused_with_the_known_ones(device):
+    with pytest.raises(ValueError, match=f"expected auto, cpu, cuda or cuda:N; got {device!r}"):
+        runner.resolve_device(device)
+
+
+def test_a_gpu_beyond_those_that_are_there_is_said_so(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert runner.resolve_device("auto") == torch.device("cuda")
+    assert runner.resolve_device("cuda:1") == torch.device("cuda:1")
+    for device in ("cuda:2", "cuda:256"):  # torch takes 256 for 0
+        with pytest.raises(ValueError, match=f"'{device}' was asked for, but torch finds 2 CUDA"):
+            runner.resolve_device(device)
 
 
 def test_data_that_is_not_there_is_reported_with_where_it_was_looked_for(tmp_path):
