@@ -107,7 +107,8 @@ def run(
             torch.set_num_threads(threads)
         from ijrlib import parallel
 
-        for done in experiments.runs(figure, scale, device, seed, runs_dir=runs_dir):
+        for config in configs:
+            done = experiments.run(config, device, runs_dir)
             if parallel.rank() == 0:
                 typer.echo(f"{done.provenance['status']}: {done.path}")
     if not configs:
@@ -144,14 +145,14 @@ def _stored(folder: Path) -> list[str]:
         return [f"damaged: {error}", "", "", ""]
     size = sum(path.stat().st_size for path in folder.iterdir())
     told = run.provenance
-    minutes = (told.get("wall_seconds") or math.nan) / 60
+    seconds = told.get("wall_seconds")
     threads = (told.get("threads") or math.nan) * (told.get("processes") or 1)
     times = f" × {threads:g}" if told.get("device") == "cpu" else ""
     return [
-        str(told.get("status")),
+        told.get("status") or "unknown",
         f"{run.series['step'].iloc[-1]:,}" if len(run.series) else "none",
         f"{size / 1e6:.2f} MB",
-        f"{minutes:.1f} min {told.get('device')}{times}",
+        f"{seconds / 60:.1f} min {told.get('device')}{times}" if seconds else "unknown",
     ]
 
 
@@ -212,17 +213,12 @@ def diff(
 @app.command()
 def claims(scale: Scale = "laptop", runs_dir: RunsDir = None) -> None:
     """Each claim of the paper, what was measured, and the verdict."""
-    from rich.console import Console
-    from rich.table import Table
-
     from ijrlib import claims as room
 
     with _clear_errors():
         board = room.scoreboard(scale, runs_dir)
-    table = Table(*map(str, board.columns))
-    for row in board.itertuples(index=False):
-        table.add_row(*map(str, row))
-    Console(width=None if sys.stdout.isatty() else 200, markup=False).print(table)
+    rows = [list(map(str, row)) for row in board.itertuples(index=False)]
+    _print_table(list(map(str, board.columns)), rows)
 
 
 @app.command()
@@ -243,7 +239,10 @@ def bench(
     with _clear_errors():
         from ijrlib import benchmark_suite
 
-        benchmarks.folder(out).mkdir(parents=True, exist_ok=True)  # before the half hour
+        try:
+            benchmarks.folder(out).mkdir(parents=True, exist_ok=True)  # before the half hour
+        except (FileExistsError, NotADirectoryError):
+            raise ValueError(f"out: expected a folder, got {out}") from None
         document = benchmark_suite.run(
             only or (), repeats, threads, device, say=lambda text: typer.echo(text, err=True)
         )
@@ -257,10 +256,11 @@ def bench(
 
 
 def _print_table(header: list[str], rows: list[list[str]]) -> None:
+    """A table as wide as the terminal; a name that does not fit goes on in the next line."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table(*header)
+    table = Table(*(Column(name, overflow="fold") for name in header))
     for row in rows:
         table.add_row(*row)
     Console(width=None if sys.stdout.isatty() else 200, markup=False).print(table)
@@ -275,8 +275,9 @@ class _clear_errors:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         from ijrlib.store import RunIsBusy
 
-        files = FileExistsError | FileNotFoundError | PermissionError
-        if isinstance(error, files | ValueError | ModuleNotFoundError | RunIsBusy):
+        if isinstance(error, BrokenPipeError):  # typer's
+            return
+        if isinstance(error, OSError | ValueError | ModuleNotFoundError | RunIsBusy):
             typer.echo(f"ijr: {error}", err=True)
             raise typer.Exit(2) from None
 

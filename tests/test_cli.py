@@ -5,13 +5,14 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from ijrlib import experiments, store, theorems
+from ijrlib import cli, experiments, store, theorems
 from ijrlib.cli import app
 from ijrlib.config import RunConfig
 from ijrlib.theorems import Check
@@ -100,6 +101,8 @@ def test_run_trains_what_is_missing_and_a_second_call_loads_it(tmp_path, monkeyp
         (("run", "fig99"), "figure: expected one of"),
         (("run", "fig03", "--scale", "huge"), "smoke, laptop, paper"),
         (("run", "fig03", "--scale", "smoke", "--device", "gpu"), "auto, cpu, cuda"),
+        (("run", "fig03", "--scale", "smoke", "--device", "mps"), "auto, cpu, cuda"),
+        (("show", "a" * 300), "File name too long"),
         (("claims", "--scale", "huge"), "smoke, laptop, paper"),
     ],
 )
@@ -108,6 +111,34 @@ def test_bad_input_is_one_clear_line_and_exit_code_two(arguments, message, tmp_p
     assert done.exit_code == 2
     assert message in done.output
     assert "Traceback" not in done.output
+
+
+def test_the_device_is_looked_at_when_all_runs_are_stored_too():
+    done = ijr("run", "fig03", "--device", "gpu")
+    assert done.exit_code == 2 and "device: expected auto, cpu, cuda or cuda:N" in done.output
+
+
+def test_each_run_of_a_figure_is_told_when_it_is_there(monkeypatch, capsys):
+    told = []
+
+    def run(config, *others):
+        told.append(capsys.readouterr().out)
+        return store.Run(config, pd.DataFrame(), {}, {"status": "complete"}, Path(config.name))
+
+    monkeypatch.setattr(experiments, "run", run)
+    app(["run", "fig15", "--scale", "smoke"], standalone_mode=False)
+    names = [config.name for config in experiments.configs("fig15", "smoke")]
+    assert len(names) > 1
+    assert told == ["", *(f"complete: {name}\n" for name in names[:-1])]
+
+
+def test_a_name_that_does_not_fit_into_the_terminal_goes_on_in_the_next_line(monkeypatch, capsys):
+    name = "digits-1-6cnn-gd-lr0.1-s0-0123456789ab"
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    cli._print_table(["run", "figures"], [[name, "fig02 fig03 fig04 fig05"]])
+    shown = "".join(re.findall(r"│ (\S+) +│ ", capsys.readouterr().out))
+    assert shown == name
 
 
 def test_list_tells_of_each_run_its_figures_and_what_is_stored(tmp_path):
@@ -159,13 +190,14 @@ def test_columns_and_runs_without_numbers_are_shown_and_listed(tmp_path):
     rows = pd.DataFrame({"step": pd.Series(dtype=int), "train_loss": pd.Series(dtype=float)})
     store.save(store.Run(config, rows, {}, {"status": "diverged", "wall_seconds": None}), tmp_path)
     done = ijr("list", "--scale", "smoke", "--runs-dir", str(tmp_path))
-    assert done.exit_code == 0 and re.search(r"diverged .*none", done.stdout)
+    assert done.exit_code == 0 and re.search(r"diverged .*none.* unknown ", done.stdout)
 
 
 def test_bench_refuses_a_folder_that_is_none_before_it_begins(tmp_path):
     (tmp_path / "file").write_text("")
-    done = ijr("bench", "--out", str(tmp_path / "file"))
-    assert done.exit_code == 2 and "file" in done.output and "Traceback" not in done.output
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        done = ijr("bench", "--out", str(out))
+        assert done.exit_code == 2 and f"out: expected a folder, got {out}" in done.output
 
 
 def test_diff_tells_the_fields_and_the_largest_relative_difference_of_each_quantity(tmp_path):
