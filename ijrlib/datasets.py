@@ -11,12 +11,13 @@ import importlib
 import io
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 from urllib.error import URLError
 
 import numpy as np
@@ -120,8 +121,9 @@ def load(
 
     Raises ValueError for an unknown name, split or kind of `inputs`, a shape or number of classes
     that the data set cannot give, or more examples than there are; FileNotFoundError where the data
-    is not found and can't be downloaded; DamagedData where its files can't be read, or have the
-    size of the published ones and not their checksum.
+    is not found and can't be downloaded; DamagedData where its files can't be read, hold other
+    columns, images or labels than they should, or have the size of the published ones and not their
+    checksum.
     """
     if name not in DATASETS:
         raise ValueError(f"unknown data set {name!r}; expected one of {', '.join(DATASETS)}")
@@ -135,6 +137,7 @@ def load(
     train = _read(name, "train", folder, download)
     part = train if split == "train" else _read(name, split, folder, download)
     available, own_classes = len(part.labels), 100 if name == "cifar100" else 10
+    _check_labels(part.labels, own_classes, part.source, folder)
     _check_examples(name, split, examples, available)
     pairs = classes == 100 and own_classes == 10
     if classes != own_classes and not pairs:
@@ -187,6 +190,14 @@ def _check_examples(name: str, split: str, examples: int, available: int) -> Non
         )
 
 
+def _check_labels(labels: np.ndarray, classes: int, source: str, folder: Path) -> None:
+    if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
+        raise DamagedData(
+            f"expected labels from 0 to {classes - 1} in {source} below {folder}, got "
+            f"{labels.min()} to {labels.max()}"
+        )
+
+
 def _load_text(
     name: str,
     examples: int,
@@ -213,6 +224,7 @@ def _load_text(
     size = text.VOCABULARY if classes == 2 else classes
     numbers = text.vocabulary(train.reviews, size)
     if classes == 2:
+        _check_labels(part.labels, classes, part.source, folder)
         x, y = text.endings(part.reviews, numbers, shape[0]), part.labels
         task = f"last {shape[0]} words of a review, filled up in front"
     else:
@@ -262,12 +274,25 @@ def _read_reviews(name: str, split: str, folder: Path) -> _Reviews:
         table = parquet.read_table(path, columns=["text", "label"])
     except (ArrowException, OSError) as error:
         raise _unreadable("texts", path, error) from error
+    _check_columns(table, {"text": "string", "label": "int"}, path)
     return _Reviews(
         [text.words(review) for review in table["text"].to_pylist()],
         table["label"].to_numpy().astype(np.int64),
         f"{name}/{path.name}",
         _sha256([path]),
     )
+
+
+def _check_columns(table: Any, kinds: Mapping[str, str], path: Path) -> None:
+    """Raises DamagedData where a column of an Arrow table has gaps, or is of a type in whose name
+    the one that is expected does not occur."""
+    for name, kind in kinds.items():
+        column = table[name]
+        if kind not in str(column.type) or column.null_count:
+            raise DamagedData(
+                f"expected the column {name} of type {kind}, without gaps, in {path}, got "
+                f"{column.type} with {column.null_count} gaps"
+            )
 
 
 def _unreadable(kind: str, path: Path, error: Exception) -> DamagedData:
@@ -348,14 +373,14 @@ def _read_torchvision(name: str, split: str, folder: Path, download: bool) -> _S
     cls = getattr(torchvision_datasets(), class_name)
     try:
         data = cls(str(folder), train=split == "train", download=download)
-    except URLError as error:
+    except (URLError, FileExistsError, FileNotFoundError, NotADirectoryError) as error:
         raise _not_found(name, split, folder, error) from error
     except (RuntimeError, ValueError, AssertionError, EOFError) as error:
         if str(error).startswith("Error downloading"):
             raise _not_found(name, split, folder, error) from error
         raise DamagedData(
-            f"{name} in {folder / subfolder} is incomplete or damaged ({error}); remove the folder "
-            f"and download it again"
+            f"{name} in {folder / subfolder} is incomplete or damaged "
+            f"({str(error) or type(error).__name__}); remove the folder and download it again"
         ) from error
     if "mnist" in name:
         prefix = "train" if split == "train" else "t10k"
@@ -402,12 +427,17 @@ def _decoded(path: Path) -> _Split:
     if image_column is None or label_column is None:
         raise ValueError(f"expected the columns img and label in {path}, got {', '.join(columns)}")
     table = parquet.read_table(path, columns=[image_column, label_column])
-    images, luminance_tables = [], set()
+    _check_columns(table, {image_column: "bytes: binary", label_column: "int"}, path)
+    images, luminance_tables, kinds = [], set(), set()
     for encoded in table[image_column].combine_chunks().field("bytes").to_pylist():
         with Image.open(io.BytesIO(encoded)) as image:
             if isinstance(image, JpegImageFile):
                 luminance_tables.add(tuple(image.quantization[0]))
+            kinds.add("{} {}x{}".format(image.mode, *image.size))
             images.append(np.asarray(image))
+    if len(kinds) != 1 or not min(kinds).startswith(("L ", "RGB ")):
+        found = ", ".join(sorted(kinds)) or "none"
+        raise DamagedData(f"expected grey or RGB images of one size in {path}, got {found}")
     stacked = np.stack(images)
     note = ""
     if luminance_tables:

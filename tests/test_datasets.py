@@ -546,6 +546,66 @@ def test_an_image_that_cannot_be_decoded_is_refused_with_the_file_it_is_in(folde
         datasets.load("cifar10", 5, (3, 32, 32), 10, SEED)
 
 
+def rgb(*shape):
+    return {"bytes": encode(images(1, *shape)[0], format="PNG"), "path": None}
+
+
+@pytest.mark.parametrize(
+    ("column", "labels", "message"),
+    [
+        ([b"a", b"b"], [0, 1], "expected the column img of type bytes: binary.*got binary"),
+        ([rgb(8, 8, 3), None], [0, 1], "expected the column img .*with 1 gaps"),
+        ([rgb(8, 8, 3)] * 2, ["cat", "dog"], "expected the column label of type int.*got string"),
+        ([rgb(8, 8, 3)] * 2, [0, None], "expected the column label .*got int64 with 1 gaps"),
+        ([rgb(8, 8, 3)] * 2, [0, 10], "expected labels from 0 to 9 in .*got 0 to 10"),
+        ([rgb(8, 8, 3)] * 2, [-1, 1], "expected labels from 0 to 9 in .*got -1 to 1"),
+        ([rgb(8, 8, 4)] * 2, [0, 1], "expected grey or RGB images.*got RGBA 8x8"),
+        ([rgb(8, 8, 3), rgb(8, 9, 3)], [0, 1], "images of one size.*got RGB 8x8, RGB 9x8"),
+        ([rgb(8, 8, 3), rgb(8, 8)], [0, 1], "images of one size.*got L 8x8, RGB 8x8"),
+    ],
+)
+def test_columns_images_and_labels_that_are_others_are_refused_with_the_file(
+    folder, column, labels, message
+):
+    path = folder / "cifar10" / "train.parquet"
+    path.parent.mkdir()
+    parquet.write_table(pa.table({"img": column, "label": labels}), path)
+    with pytest.raises(datasets.DamagedData, match=message) as error:
+        datasets.load("cifar10", 2, (3, 32, 32), 10, SEED)
+    assert "cifar10/train.parquet" in str(error.value) and str(folder) in str(error.value)
+
+
+def test_a_parquet_file_without_images_is_refused_with_its_path(folder):
+    path = folder / "cifar10" / "train.parquet"
+    write_parquet(path, images(1, 8, 8, 3), [0], format="PNG")
+    parquet.write_table(parquet.read_table(path)[:0], path)
+    with pytest.raises(datasets.DamagedData, match=f"images of one size in {path}, got none"):
+        datasets.load("cifar10", 1, (3, 32, 32), 10, SEED)
+
+
+def test_labels_beyond_the_classes_of_idx_files_are_refused(folder):
+    write_mnist(folder)
+    path = folder / "MNIST" / "raw" / "train-labels-idx1-ubyte"
+    write_idx(path, np.full(50, 200, dtype=np.uint8))
+    with pytest.raises(datasets.DamagedData, match=r"0 to 9 in .*labels-idx1.*got 200 to 200"):
+        datasets.load("mnist", 5, (1, 28, 28), 10, SEED)
+
+
+def test_files_that_are_none_of_idx_are_refused_with_a_reason(folder):
+    write_mnist(folder)
+    (folder / "MNIST" / "raw" / "train-images-idx3-ubyte").write_bytes(b"\x01" * 100)
+    with pytest.raises(datasets.DamagedData, match=r"damaged \(AssertionError\)"):
+        datasets.load("mnist", 5, (1, 28, 28), 10, SEED)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "mnist"])
+def test_a_data_folder_that_is_none_is_said_so(folder, monkeypatch, name):
+    (folder / "file").write_text("")
+    monkeypatch.setenv("IJR_DATA", str(folder / "file"))
+    with pytest.raises(FileNotFoundError, match=r"not downloaded .*Set IJR_DATA to the folder"):
+        datasets.load(name, 5, (3, 32, 32), 10, SEED, download=True)
+
+
 @pytest.mark.parametrize("left", [0, 2, 1000])
 def test_a_cut_off_idx_file_is_refused(folder, left):
     write_mnist(folder)

@@ -166,6 +166,27 @@ def test_a_damaged_file_and_one_without_the_columns_are_refused(folder):
 
 
 @pytest.mark.parametrize(
+    ("texts", "labels", "message"),
+    [
+        (["good", None], [0, 1], "expected the column text .*got string with 1 gaps"),
+        ([1, 2], [0, 1], "expected the column text of type string.*got int64"),
+        (["good", "bad"], ["pos", "neg"], "expected the column label of type int.*got string"),
+        (["good", "bad"], [0, -1], "expected labels from 0 to 1 in .*got -1 to 0"),
+    ],
+)
+def test_texts_and_labels_that_are_others_are_refused_with_the_file(folder, texts, labels, message):
+    write(folder, texts, labels)
+    with pytest.raises(datasets.DamagedData, match=message) as error:
+        datasets.load("imdb", 2, (80,), 2, SEED)
+    assert "imdb/train.parquet" in str(error.value) and str(folder) in str(error.value)
+
+
+def test_a_language_model_needs_no_labels(folder):
+    write(folder, ["a a b"], [-1])  # as in Hugging Face's split without labels
+    assert datasets.load("imdb", 1, (2,), 4, SEED).y.tolist() == [3]
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ((5, (3, 32, 32), 2), r"made of words.*\(T,\).*\(3, 32, 32\)"),
