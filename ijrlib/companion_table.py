@@ -178,7 +178,7 @@ EARLY = tuple(map(_simple_cnn, (0.02, 0.2)))
 EARLY_PAPER = tuple(map(_simple_cnn_paper, (0.02, 0.2)))
 BY_LR = tuple(map(_simple_cnn, (0.01, 0.1)))
 BY_LR_PAPER = tuple(map(_simple_cnn_paper, (0.01, 0.1)))
-MORE_SEEDS = in_float32(BY_LR + EARLY, 1) + in_float32((BY_LR[0], EARLY[1]), 2)
+MORE_SEEDS = in_float32(BY_LR + EARLY, 1) + in_float32((*BY_LR, EARLY[1]), 2)
 BY_BATCH = tuple(_simple_cnn(0.1, batch) for batch in (32, 512))
 """Beside those of ``BY_LR`` with the same η."""
 BY_BATCH_PAPER = tuple(_simple_cnn_paper(0.1, batch) for batch in (32, 512))
