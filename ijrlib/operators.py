@@ -11,6 +11,7 @@ are left as they were, and a stochastic layer draws the same numbers in every pr
 from __future__ import annotations
 
 import contextlib
+import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -291,6 +292,73 @@ class _Passes:
         return SymmetricOperator((self.m, self.m), self.dtype, self.device, product, problem)
 
 
+def _chunked(
+    model: nn.Module, loss: Loss, data: object, chunk: int
+) -> tuple[list[tuple[Tensor, Tensor]], _Passes]:
+    """The pairs of the data, and their passes."""
+    check_reduction(loss)
+    pairs = chunks(data, chunk)
+    return pairs, _Passes(model, [x for x, _ in pairs])
+
+
+def check_reduction(loss: Loss | None) -> None:
+    """Raise ValueError where a loss says that it is no mean."""
+    if (reduction := getattr(loss, "reduction", "mean")) not in ("mean", "batchmean"):
+        raise ValueError(f"loss: expected a mean over examples, got reduction={reduction!r}")
+
+
+def _value(loss: Loss, z: Tensor, y: Tensor) -> Tensor:
+    value = loss(z, y)
+    if value.numel() != 1:
+        raise ValueError(f"loss: expected one number, got shape {tuple(value.shape)}")
+    return value
+
+
+@torch.no_grad()
+def _check_mean(
+    loss: Loss, z: Tensor, pairs: Sequence[tuple[Tensor, Tensor]], value: Tensor
+) -> None:
+    """Raise ValueError where the loss of all logits z (N, C) is the sum over their halves, or not
+    ``value``, the mean over the chunks, up to the rounding of a sum over the examples of terms as
+    large as the logits.  What the library defines is believed."""
+    labels = [y for _, y in pairs]
+    ours = str(getattr(loss, "__module__", "")).startswith("ijrlib.")
+    if ours or len({y.shape[1:] for y in labels}) > 1:
+        return
+    y, n = torch.cat(labels), len(z)
+    whole, again, chunked = float(loss(z, y)), float(loss(z, y)), float(value)
+    rounding = n * torch.finfo(z.dtype).eps * (abs(whole) + float(z.abs().max()))
+    if not math.isfinite(rounding):
+        return
+    if not abs(whole - again) <= rounding:
+        raise ValueError(
+            f"loss: expected the same number of the same logits, got {whole:.6g} and {again:.6g}"
+        )
+    halves = _of_halves(loss, z, y)
+    # a mean with weights is between two halves of one sign, and so not their sum
+    of_one_sign = min(halves) > 2 * rounding or max(halves) < -2 * rounding
+    if of_one_sign and abs(whole - sum(halves)) <= rounding:
+        raise ValueError(
+            f"loss: expected a mean over examples, got a sum: {whole:.6g} on {n} examples, "
+            f"{halves[0]:.6g} and {halves[1]:.6g} on their halves"
+        )
+    if not abs(chunked - whole) <= rounding:
+        raise ValueError(
+            f"loss: expected a plain mean over examples, got {whole:.6g} on {n} examples and "
+            f"{chunked:.6g} as the mean over chunks of {len(labels[0])}; with class weights or "
+            f"ignored labels, chunk has to be at least {len(y)}"
+        )
+
+
+def _of_halves(loss: Loss, z: Tensor, y: Tensor) -> list[float]:
+    """The loss of either half of the examples; NaN where it has none."""
+    parts = zip(z.tensor_split(2), y.tensor_split(2), strict=True)
+    try:
+        return [float(loss(logits, labels)) for logits, labels in parts]
+    except Exception:  # of a loss that knows how many examples there are, say
+        return [math.nan, math.nan]
+
+
 _as_it_is = contextlib.nullcontext
 
 
@@ -397,9 +465,13 @@ def linearize(
         data: a pair (x, y), split into chunks, or an iterable of such pairs.
         chunk: examples per forward pass.
         cache_bytes: memory for kept graphs; 0 keeps none.
+
+    Raises:
+        ValueError: for a loss that is a sum over the examples, or whose mean over the chunks is not
+            that over the data, as with class weights or ignored labels: then ``chunk`` has to be at
+            least the size of the data.
     """
-    pairs = chunks(data, chunk)
-    passes = _Passes(model, [x for x, _ in pairs])
+    pairs, passes = _chunked(model, loss, data, chunk)
     tensors = passes.tensors
     build = _graph_builder(passes, pairs, loss)
     kept: dict[int, _Graph] = {}
@@ -419,6 +491,7 @@ def linearize(
             kept[i] = graph
     summed(values, gradient)
     z = passes.gathered(logits)
+    _check_mean(loss, z, pairs, values)
     logit_gradients = passes.gathered(cotangents) * len(z)
     classes = z.shape[1]
 
@@ -497,7 +570,7 @@ def _graph_builder(
     def build(i: int) -> tuple[Tensor, _Graph]:
         with fast_double_backward():
             z = passes.logits(i)
-        value = loss(z, pairs[i][1]) * passes.weights[i]
+        value = _value(loss, z, pairs[i][1]) * passes.weights[i]
         (cotangents,) = _gradient(value, [z], create_graph=True)
         if not cotangents.requires_grad:
             cotangents.requires_grad_()
@@ -534,11 +607,14 @@ def hessian(
         chunk: examples per forward pass.
         cache: keep gradient graphs between products, up to ``CACHE_BYTES``.  A product then costs
             about 2 gradients in place of 3; the operator is void once the parameters change.
+
+    Raises:
+        ValueError: for a loss with a ``reduction`` that is no mean.  Of others it is believed that
+            their mean over the chunks is that over the data; :func:`linearize` checks it.
     """
     if cache:
         return linearize(model, loss, data, chunk=chunk).hessian
-    pairs = chunks(data, chunk)
-    passes = _Passes(model, [x for x, _ in pairs])
+    pairs, passes = _chunked(model, loss, data, chunk)
     build = _graph_builder(passes, pairs, loss)
 
     @torch.enable_grad()
@@ -562,8 +638,7 @@ def gauss_newton(
     M is applied by differentiating ``loss`` twice in the logits, so it is diag(p) − ppᵀ for the
     cross-entropy and I for the squared loss.  Arguments as in :func:`hessian`.
     """
-    pairs = chunks(data, chunk)
-    passes = _Passes(model, [x for x, _ in pairs])
+    pairs, passes = _chunked(model, loss, data, chunk)
 
     @torch.enable_grad()
     def product(v: Tensor) -> Tensor:
@@ -704,9 +779,9 @@ def loss_and_gradient(
 
     The same reproducible passes as the operators, without touching ``.grad`` or buffers; with
     ``autocast`` in bfloat16 up to the logits, as in training with ``RunConfig.autocast``.
+    Arguments and errors as in :func:`linearize`.
     """
-    pairs = chunks(data, chunk)
-    passes = _Passes(model, [x for x, _ in pairs])
+    pairs, passes = _chunked(model, loss, data, chunk)
     total = torch.zeros((), dtype=passes.dtype, device=passes.device)
     slope = torch.zeros(passes.m, dtype=passes.dtype, device=passes.device)
     logits = {}
@@ -714,12 +789,14 @@ def loss_and_gradient(
         with torch.autocast(passes.device.type, torch.bfloat16, enabled=autocast):
             z = passes.logits(i)
         z = z.to(passes.dtype)
-        value = loss(z, pairs[i][1]) * passes.weights[i]
+        value = _value(loss, z, pairs[i][1]) * passes.weights[i]
         slope += flatten(_gradient(value, passes.tensors))
         total += value.detach()
         logits[i] = z.detach()
     summed(total, slope)
-    return total, slope, passes.gathered(logits)
+    z = passes.gathered(logits)
+    _check_mean(loss, z, pairs, total)
+    return total, slope, z
 
 
 # -- what the companion papers ask about a step of SGD ---------------------------------------------
@@ -818,8 +895,7 @@ def curvatures_along(
     ``logdet`` and of ``parametrizations.orthogonal`` they are not (2.13); the mean is vᵀHv.
     Arguments as in :func:`hessian`.
     """
-    pairs = chunks(data, chunk)
-    passes = _Passes(model, [x for x, _ in pairs])
+    pairs, passes = _chunked(model, loss, data, chunk)
     direction = tuple(unflatten(v, passes.tensors))
     at = tuple(p.detach() for p in passes.tensors)
     found = {}
@@ -849,8 +925,7 @@ def losses_along(
 ) -> Iterator[float]:
     """L(θ + αv) for each α, one forward pass of the data when it is asked for.  Arguments as in
     :func:`hessian`."""
-    pairs = chunks(data, chunk)
-    passes = _Passes(model, [x for x, _ in pairs])
+    pairs, passes = _chunked(model, loss, data, chunk)
     direction = unflatten(v, passes.tensors)
     for length in lengths:
         moved = [p.detach() + length * d for p, d in zip(passes.tensors, direction, strict=True)]

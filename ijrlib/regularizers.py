@@ -27,7 +27,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ijrlib.operators import Loss, check_logits, chunks, flatten, trainable, unflatten
+from ijrlib.operators import (
+    Loss,
+    check_logits,
+    check_reduction,
+    chunks,
+    flatten,
+    trainable,
+    unflatten,
+)
 from ijrlib.parallel import gathered, mine, summed
 
 
@@ -220,7 +228,11 @@ def plain(
         x, y: the batch; it goes through the model in chunks of at most ``chunk`` examples.
         autocast: forward passes in bfloat16 where PyTorch's autocast has it so.
         along: w, shape (C,), for ∇(L_B + wᵀ⟨z⟩) in place of ∇L_B.
+
+    Raises:
+        ValueError: for a loss with a ``reduction`` that is no mean.
     """
+    check_reduction(loss)
     tensors = list(trainable(model).values())
     total = [torch.zeros_like(p) for p in tensors]
     value, logits, parts = _zero(tensors[0]), {}, chunks((x, y), chunk)
@@ -256,6 +268,7 @@ def ejr(
     As ∇‖⟨J⟩u‖² = 2∇(vᵀ⟨J⟩u) with v = ⟨J⟩u held fixed, a batch of several chunks takes one pass for
     v and another for the derivative along it.  Costs about 3, of several chunks about 4.
     """
+    check_reduction(loss)
     tensors = list(trainable(model).values())
     parts = chunks((x, y), chunk)
     fixed = None

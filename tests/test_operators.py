@@ -609,6 +609,39 @@ def test_a_data_set_of_single_examples_is_refused():
         operators.hessian(dense.network("linear"), operators.squared, data)
 
 
+CHUNKED = (*SYMMETRIC.values(), operators.linearize, operators.loss_and_gradient)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "none"])
+def test_a_reduction_that_is_no_mean_is_refused(reduction):
+    model, (x, y) = dense.network("linear"), dense.examples(N)
+    loss = nn.CrossEntropyLoss(reduction=reduction)
+    for measurement in CHUNKED:
+        with pytest.raises(ValueError, match=f"mean over examples, got reduction='{reduction}'"):
+            measurement(model, loss, (x, y))
+    with pytest.raises(ValueError, match=f"mean over examples, got reduction='{reduction}'"):
+        regularizers.plain(model, loss, x, y, chunk=3)
+
+
+@pytest.mark.parametrize(
+    "data", [lambda x, y: (x, y), lambda x, y: [(x[:3], y[:3]), (x[3:], y[3:])]]
+)
+@pytest.mark.parametrize("measurement", [operators.linearize, operators.loss_and_gradient])
+def test_a_loss_whose_mean_over_chunks_is_another_is_refused(measurement, data):
+    model, (x, y) = dense.network("linear"), dense.examples(N)
+    given = data(x, y)
+    weighted = nn.CrossEntropyLoss(torch.tensor([1.0, 1.0, 20.0]).double())
+    ignoring = nn.CrossEntropyLoss(ignore_index=int(y[0]))
+    for loss in (weighted, ignoring):
+        with pytest.raises(ValueError, match=r"plain mean over examples, got .* at least 7"):
+            measurement(model, loss, given, chunk=3)
+        found = measurement(model, loss, (x, y), chunk=N)
+        value = found.loss if measurement is operators.linearize else found[0]
+        assert value == pytest.approx(loss(model(x), y).item())
+    with pytest.raises(ValueError, match="expected a mean over examples, got a sum"):
+        measurement(model, lambda z, y: (z - y[:, None]).square().sum(), given, chunk=3)
+
+
 @pytest.mark.parametrize("names", [("x", "y"), ("image", "label")])
 def test_pairs_of_anything_but_tensors_are_refused(names):
     batch = dict(zip(names, dense.examples(N), strict=True))
