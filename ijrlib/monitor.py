@@ -19,8 +19,9 @@ import contextlib
 import copy
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pandas as pd
@@ -29,10 +30,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ijrlib import curvature as engine
+from ijrlib.functional import call
 from ijrlib.operators import (
     CHUNK,
-    Linearization,
     Loss,
+    check_reduction,
     cross_entropy,
     evaluation_mode,
     linearize,
@@ -54,9 +56,10 @@ class CurvatureMonitor:
 
     The model is measured in evaluation mode (batch normalization by its running statistics, no
     dropout) and in float32, or float64 where its parameters are: one in half precision, or in
-    several, is copied for it, without autocast.  Frozen parameters are no part of θ.  A wrapper of
-    ``DataParallel`` or ``DistributedDataParallel`` is looked through, and what ``torch.compile``
-    has compiled runs uncompiled.
+    several, is copied for it, without autocast.  A loss that is a module is in evaluation mode too.
+    Frozen parameters are no part of θ.  A wrapper of ``DataParallel`` or
+    ``DistributedDataParallel`` is looked through, and what ``torch.compile`` has compiled runs
+    uncompiled.  The device has to know float64, which Apple's MPS does not.
 
     Args:
         model: returns logits (n, C), or an object or a mapping that has them as ``logits``.
@@ -65,14 +68,16 @@ class CurvatureMonitor:
             the training set.  Inputs are a tensor, or tensors by position or by name, each with
             one row for each example.
         every: steps between two measurements.  For one before the first step call :meth:`measure`.
-        optimizer: for η and the threshold of stability; None leaves them NaN.
+        optimizer: for η and the threshold of stability (:func:`threshold` tells where it has one);
+            None leaves them NaN.
         chunk: examples per forward pass; bounds the memory.
         rtol: estimated relative error of the sharpness; what it can miss on more than some 600
             examples tells :data:`ijrlib.curvature.RTOL`.
 
     Raises:
-        ValueError: for an ``every`` or a ``chunk`` below 1, a loss that is no mean, a probe that
-            is no such pair, or rows and labels of different number.
+        ValueError: for an ``every`` or a ``chunk`` that is no whole number of at least 1, a loss
+            that is no function or no mean, an optimizer that is none, a probe that is no such pair,
+            or rows and labels of different number.
     """
 
     def __init__(
@@ -87,10 +92,13 @@ class CurvatureMonitor:
         rtol: float = engine.RTOL,
     ) -> None:
         for name, value in (("every", every), ("chunk", chunk)):
-            if value < 1:
-                raise ValueError(f"{name}: expected at least 1, got {value}")
-        if (reduction := getattr(loss, "reduction", "mean")) not in ("mean", "batchmean"):
-            raise ValueError(f"loss: expected a mean over examples, got reduction={reduction!r}")
+            if not isinstance(value, Integral) or value < 1:
+                raise ValueError(f"{name}: expected a whole number of at least 1, got {value!r}")
+        if isinstance(loss, type) or not callable(loss):
+            raise ValueError(f"loss: expected a function of (logits, labels), got {loss!r}")
+        check_reduction(loss)
+        if optimizer is not None and not hasattr(optimizer, "param_groups"):
+            raise ValueError(f"optimizer: expected an Optimizer, got {type(optimizer).__name__}")
         self.inputs, self.labels = _checked(probe)
         self.model, self.loss, self.optimizer = unwrapped(model), loss, optimizer
         self.every, self.chunk, self.rtol = every, chunk, rtol
@@ -114,17 +122,20 @@ class CurvatureMonitor:
         labels the loss ignores count in ⟨J⟩ and in the impurity.
 
         Raises:
-            ValueError: where the loss is a sum over the examples, or its mean over chunks is not
-                that over the probe, as with class weights or ignored labels: then ``chunk`` has to
-                be at least the probe's size.
+            ValueError: where the loss is a sum over the examples, gives other numbers of the same
+                logits, or its mean over chunks is not that over the probe, as with class weights or
+                ignored labels: then ``chunk`` has to be at least the probe's size.
         """
         began = time.monotonic()
-        device = self.labels.device.type
+        device = self.labels.device
+        module = isinstance(self.loss, nn.Module)
         with (
             torch.inference_mode(False),
             torch.enable_grad(),
-            torch.autocast(device, enabled=False),
+            torch.autocast(device.type, enabled=False),
+            torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
             evaluation_mode(self.model),
+            evaluation_mode(self.loss) if module else contextlib.nullcontext(),
             _uncompiled(self.model),
         ):
             found = self._measured()
@@ -153,55 +164,23 @@ class CurvatureMonitor:
         model, loss = self.model, self.loss
         if floating != {dtype}:
             model, loss = _converted(model, dtype), _converted(loss, dtype)
+        if isinstance(loss, nn.Module):
+            loss = partial(_stateless, loss)
         inputs = _mapped(self.inputs, partial(_as_type, dtype=dtype))
-        index = torch.arange(len(self.labels), device=self.labels.device)
+        labels = _as_type(self.labels, dtype)
+        index = torch.arange(len(labels), device=labels.device)
         try:
-            linear = linearize(
-                _OnProbe(model, inputs), loss, (index, self.labels), chunk=self.chunk
-            )
+            linear = linearize(_OnProbe(model, inputs), loss, (index, labels), chunk=self.chunk)
         except RuntimeError as error:
             if model is not self.model:
                 error.add_note(f"in a copy of the model in {dtype}, in which it is measured")
             raise
-        self._check_mean(linear, loss)
         if self._starts and len(self._starts.top) != len(linear.gradient):
             self._starts = None  # layers have been frozen or unfrozen
         independent = len(self.rows) % COLD_EVERY == 0
         return engine.measure(
             linear, self._starts, independent=independent, rtol=self.rtol, seed=self.steps
         )
-
-    @torch.no_grad()
-    def _check_mean(self, linear: Linearization, loss: Loss) -> None:
-        """Raise ValueError where the loss of the whole probe is the sum over its halves, or not the
-        mean over its chunks, up to the rounding of a sum over the examples of terms as large as the
-        logits."""
-        z = linear.logits
-        whole, chunked = float(loss(z, self.labels)), float(linear.loss)
-        size = abs(whole) + float(z.abs().max())
-        rounding = len(z) * torch.finfo(z.dtype).eps * size
-        halves = self._of_halves(z, loss)
-        # a mean with weights is between two halves of one sign, and so not their sum
-        of_one_sign = min(halves) > 2 * rounding or max(halves) < -2 * rounding
-        if of_one_sign and abs(whole - sum(halves)) <= rounding:
-            raise ValueError(
-                f"loss: expected a mean over examples, got a sum: {whole:.6g} on the {len(z)} "
-                f"examples of the probe, {halves[0]:.6g} and {halves[1]:.6g} on its halves"
-            )
-        if math.isfinite(rounding) and not abs(chunked - whole) <= rounding:
-            raise ValueError(
-                f"loss: expected a plain mean over examples, got {whole:.6g} on the {len(z)} "
-                f"examples of the probe and {chunked:.6g} as the mean over chunks of {self.chunk}; "
-                f"with class weights or ignored labels, chunk has to be at least {len(z)}"
-            )
-
-    def _of_halves(self, z: Tensor, loss: Loss) -> list[float]:
-        """The loss of either half of the probe, of logits z (n, C); NaN where it has none."""
-        parts = zip(z.tensor_split(2), self.labels.tensor_split(2), strict=True)
-        try:
-            return [float(loss(logits, labels)) for logits, labels in parts]
-        except Exception:  # of a loss that knows how many examples there are, say
-            return [math.nan, math.nan]
 
     def frame(self) -> pd.DataFrame:
         """What was measured, a row for each time; columns as in :meth:`measure`."""
@@ -249,7 +228,7 @@ class _OnProbe(nn.Module):
 
 def threshold(optimizer: torch.optim.Optimizer | None) -> float:
     """The sharpness above which the iteration on a quadratic is unstable; ∞ where η = 0, NaN where
-    no formula is known.
+    no formula is known, and where groups differ in it (weight decay of the weights alone, say).
 
     2/η for gradient descent, 2(1 + β)/η with momentum β and 2(1 + β)/(η(1 + 2β)) with Nesterov's
     (Cohen et al. 2021, App. B), less the weight decay, which adds to every eigenvalue.
@@ -296,6 +275,12 @@ def _as_type(t: Tensor, dtype: torch.dtype) -> Tensor:
     if t.is_complex():
         return t.to(dtype.to_complex())
     return t.to(dtype) if t.is_floating_point() else t
+
+
+def _stateless(loss: nn.Module, z: Tensor, labels: Tensor) -> Tensor:
+    """The loss, whose buffers are left alone."""
+    buffers = {name: b.detach().clone() for name, b in loss.named_buffers()}
+    return call(loss, buffers, z, labels)
 
 
 def _uncompiled(model: nn.Module) -> contextlib.AbstractContextManager:
@@ -345,9 +330,10 @@ def _checked(probe: object) -> tuple[Inputs, Tensor]:
 
 
 def _parts(inputs: Any) -> list[Any]:
-    if isinstance(inputs, Tensor):
-        return [inputs]
-    return list(inputs.values() if isinstance(inputs, Mapping) else inputs)
+    if isinstance(inputs, Mapping):
+        return list(inputs.values())
+    several = isinstance(inputs, Iterable) and not isinstance(inputs, Tensor)
+    return list(inputs) if several else [inputs]
 
 
 def _mapped(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:

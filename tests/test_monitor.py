@@ -365,6 +365,57 @@ def test_a_mean_that_has_no_halves_or_an_empty_one_is_measured(loss, ignored):
     assert row["loss"] == pytest.approx(loss(model(x), y).item(), rel=1e-9)
 
 
+def test_a_loss_that_gives_no_number_is_refused():
+    loss = partial(F.cross_entropy, reduction="none")
+    with pytest.raises(ValueError, match=r"loss: expected one number, got shape \(30,\)"):
+        CurvatureMonitor(built(small).double(), loss, small_batch()).measure()
+
+
+def noisy(z, y):
+    return F.cross_entropy(z * (1 + 0.05 * torch.randn(())), y)
+
+
+class Averaging(nn.Module):
+    """Follows its mean, and drops logits in training."""
+
+    def __init__(self):
+        super().__init__()
+        self.drop, self.calls = nn.Dropout(0.5), 0
+        self.register_buffer("mean", torch.zeros(()).double())
+
+    def forward(self, z, y):
+        value = F.cross_entropy(self.drop(z), y)
+        self.calls += 1
+        self.mean.mul_(0.9).add_(0.1 * value.detach())
+        return value
+
+
+def test_a_loss_that_is_random_is_refused_and_one_with_a_state_is_left_alone():
+    model, (x, y) = built(small).double(), small_batch()
+    random = torch.get_rng_state()
+    with pytest.raises(ValueError, match="expected the same number of the same logits, got"):
+        CurvatureMonitor(model, noisy, (x, y)).measure()
+    loss = Averaging()
+    row = CurvatureMonitor(model, loss, (x, y), chunk=8).measure()
+    plain = CurvatureMonitor(model, F.cross_entropy, (x, y), chunk=8).measure()
+    assert row["sharpness"] == plain["sharpness"] and row["loss"] == plain["loss"]
+    assert loss.mean == 0 and loss.calls == 0 and loss.training and loss.drop.training
+    assert torch.equal(torch.get_rng_state(), random)
+
+
+@pytest.mark.parametrize("model_type", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("chunk", [8, 250])
+def test_labels_in_half_precision_are_converted_like_the_inputs(model_type, chunk):
+    model, (x, _) = built(small).to(model_type), small_batch(dtype=torch.bfloat16)
+    labels = (torch.arange(30 * CLASSES).view(30, CLASSES) % 7 / 6).bfloat16()
+    monitor = CurvatureMonitor(
+        model, nn.BCEWithLogitsLoss(), (x.to(model_type), labels), chunk=chunk
+    )
+    exact = copy.deepcopy(model).float()(x.to(model_type).float()).detach()
+    expected = F.binary_cross_entropy_with_logits(exact.double(), labels.double())
+    assert monitor.measure()["loss"] == pytest.approx(float(expected), rel=1e-5)
+
+
 def test_one_example_is_its_own_mean_and_sum():
     model = built(small).double()
     x, y = small_batch(1)
@@ -436,7 +487,8 @@ def test_without_steps_every_sharpness_is_below_the_threshold():
 def test_without_a_formula_there_is_no_threshold():
     one, two = (nn.Parameter(torch.ones(2)) for _ in range(2))
     rates = torch.optim.SGD([{"params": [one], "lr": 0.1}, {"params": [two], "lr": 0.2}])
-    for optimizer in (None, torch.optim.Adam([one]), rates):
+    decays = torch.optim.SGD([{"params": [one], "weight_decay": 0.1}, {"params": [two]}], lr=0.1)
+    for optimizer in (None, torch.optim.Adam([one]), rates, decays):
         assert math.isnan(threshold(optimizer))
     assert math.isnan(threshold(torch.optim.SGD([one], lr=0.1, momentum=0.9, dampening=0.5)))
 
@@ -588,8 +640,18 @@ def test_wrappers_are_looked_through():
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"every": 0}, "every: expected at least 1, got 0"),
-        ({"chunk": 0}, "chunk: expected at least 1, got 0"),
+        ({"every": 0}, "every: expected a whole number of at least 1, got 0"),
+        ({"every": 1.5}, "every: expected a whole number of at least 1, got 1.5"),
+        ({"every": "10"}, "every: expected a whole number of at least 1, got '10'"),
+        ({"chunk": 0}, "chunk: expected a whole number of at least 1, got 0"),
+        ({"chunk": 2.5}, "chunk: expected a whole number of at least 1, got 2.5"),
+        (
+            {"loss": nn.CrossEntropyLoss},
+            "loss: expected a function of .logits, labels., got <class",
+        ),
+        ({"optimizer": SimpleNamespace()}, "expected an Optimizer, got SimpleNamespace"),
+        ({"probe": (None, torch.zeros(2).long())}, "expected inputs and labels as tensors"),
+        ({"probe": (3, torch.zeros(2).long())}, "expected inputs and labels as tensors"),
         ({"loss": nn.CrossEntropyLoss(reduction="sum")}, "expected a mean over examples"),
         ({"probe": torch.ones(3)}, "expected a pair"),
         ({"probe": (torch.ones(3, 6), torch.zeros(2).long())}, "got .3. rows and 2 labels"),
