@@ -46,9 +46,9 @@ verify: .venv/.ready ## check both theorems numerically, Theorem 1 also exactly
 	@.venv/bin/ijr verify
 
 run: .venv/.ready ## repeat a chapter, training what is missing: make run FIG=fig03 SCALE=smoke
-	@chapter=$$(ls chapters/*/$(FIG)_*.ipynb 2>/dev/null) || { \
-	  echo "make run: no chapter for FIG=$(FIG); there are:" >&2; \
-	  ls chapters/*/*.ipynb | sed -E 's|.*/([^_]*)_.*|  \1|' >&2; exit 1; }; \
+	@chapter=$$(grep -l 'scale = \\"' chapters/*/$(FIG)_*.ipynb 2>/dev/null) || { \
+	  echo "make run: no chapter with a scale for FIG=$(FIG); there are:" >&2; \
+	  grep -l 'scale = \\"' chapters/*/*.ipynb | sed -E 's|.*/([^_]*)_.*|  \1|' >&2; exit 1; }; \
 	mkdir -p _build/rerun && \
 	.venv/bin/papermill "$$chapter" _build/rerun/$(FIG)_$(SCALE).ipynb -k python3 -p scale $(SCALE)
 

@@ -41,8 +41,10 @@ def result(name: str, live: bool = False, results_dir: str | Path | None = None)
 
     Raises:
         FileNotFoundError: where there is no such script, or no stored result of it.
-        ValueError: where the stored result is not readable.
+        ValueError: where the stored result is not readable, and for a ``live`` that is no bool.
     """
+    if not isinstance(live, bool):  # papermill gives the word "false", which is true
+        raise ValueError(f"live: expected True or False, got {live!r}")
     script = store.root() / "chapters" / "own_network" / f"{name}.py"
     if not script.is_file():
         known = ", ".join(sorted(path.stem for path in script.parent.glob("*.py")))

@@ -64,7 +64,7 @@ def configs(
     base = entry.paper if scale == "paper" else entry.laptop
     if scale == "smoke":
         base = tuple(dict.fromkeys(smoke(config) for config in base if config.seed == 0))
-    changes = overrides or {}
+    changes = {str(name): value for name, value in (overrides or {}).items()}
     return [config.replace(seed=config.seed + seed).replace(**changes) for config in base]
 
 
@@ -113,6 +113,15 @@ def shown() -> list[store.Run]:
 
 
 PARAMETERS = ("scale", "device", "seed", "overrides", "runs_dir")
+KINDS = {
+    "seed": (int, "an integer"),
+    "overrides": (Mapping, "fields by name"),
+    "runs_dir": (str | None, "a folder such as ./2026"),
+    "results_dir": (str | None, "a folder such as ./2026"),
+    "live": (bool, "True or False"),
+}
+"""What a chapter's parameters are, where nothing else would say so: papermill makes numbers of what
+looks like one, and text of true and false."""
 
 
 def parameters(namespace: Mapping[str, Any], *more: str) -> dict[str, Any]:
@@ -126,7 +135,8 @@ def parameters(namespace: Mapping[str, Any], *more: str) -> dict[str, Any]:
         more: names of further parameters that the chapter has; they are not returned.
 
     Raises:
-        ValueError: for a parameter that the chapter does not have, listing those that it has.
+        ValueError: for a parameter that the chapter does not have, listing those that it has, and
+            for a value of another kind (``KINDS``).
     """
     plain = (str, int, float, bool, type(None), list, dict, tuple)
     given = {
@@ -139,6 +149,9 @@ def parameters(namespace: Mapping[str, Any], *more: str) -> dict[str, Any]:
         raise ValueError(
             f"unknown parameter {', '.join(unknown)}; this chapter has {', '.join(valid)}"
         )
+    for name, (kind, words) in KINDS.items():
+        if name in given and not isinstance(namespace[name], kind):
+            raise ValueError(f"{name}: expected {words}, got {namespace[name]!r}")
     return {name: namespace[name] for name in PARAMETERS if name in namespace}
 
 

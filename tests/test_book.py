@@ -85,6 +85,21 @@ def test_a_chapter_that_uses_runs_takes_the_parameters_of_a_run(path):
 
 
 @each_chapter
+def test_a_chapter_with_parameters_refuses_others(path):
+    cells = code_cells(path)
+    if any("parameters" in cell.metadata.get("tags", []) for cell in cells):
+        assert any("experiments.parameters(globals()" in cell.source for cell in cells)
+
+
+def test_make_run_offers_the_chapters_that_have_a_scale():
+    command = ["make", "-o", ".venv/.ready", "run", "FIG=fig01"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    offered = set(done.stderr.partition("there are:")[2].split())
+    assert "fig03" in offered and not offered & {"fig01", "eq01", "thm1", "ejr"}
+
+
+@each_chapter
 def test_a_figure_has_alt_text_and_a_caption(path):
     for cell in code_cells(path):
         if re.search(r"^(\w+_)?figures\.\w+\(", cell.source, re.MULTILINE):

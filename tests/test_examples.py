@@ -32,6 +32,13 @@ def test_a_live_result_is_stored_and_read_back(script):
     assert [path.name for path in stored.iterdir()] == ["small.json"]
 
 
+@pytest.mark.parametrize("live", ["true", "false", 1, None])
+def test_what_is_no_truth_value_does_not_run_a_script(script, live):
+    with pytest.raises(ValueError, match=f"live: expected True or False, got {live!r}"):
+        examples.result("small", live)
+    assert not (script / "data").exists()
+
+
 def test_a_result_that_is_not_there_and_a_script_that_is_not_say_so(script, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"run the example with live = True"):
         examples.result("small")

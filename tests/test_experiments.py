@@ -158,6 +158,8 @@ def test_the_seed_is_added_and_overrides_replace_fields():
     assert (config.seed, config.lr) == (3, 0.5)
     with pytest.raises(ValueError, match="no field 'learning_rate'"):
         experiments.configs("fig02", "smoke", overrides={"learning_rate": 0.5})
+    with pytest.raises(ValueError, match="no field '1'"):
+        experiments.configs("fig02", "smoke", overrides={1: 0.5})
 
 
 def test_an_unknown_figure_or_scale_is_refused_with_the_known_ones():
@@ -174,6 +176,29 @@ def test_parameters_are_taken_from_a_namespace_and_unknown_ones_refused():
     with pytest.raises(ValueError, match="unknown parameter sed; this chapter has scale"):
         experiments.parameters({**namespace, "sed": 1})
     assert experiments.parameters({**namespace, "live": True}, "live") == namespace
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"seed": "a"}, "seed: expected an integer, got 'a'"),
+        ({"seed": None}, "seed: expected an integer, got None"),
+        ({"overrides": "foo"}, "overrides: expected fields by name, got 'foo'"),
+        ({"overrides": [1]}, r"overrides: expected fields by name, got \[1\]"),
+        ({"overrides": True}, "overrides: expected fields by name, got True"),
+        ({"runs_dir": 2026}, "runs_dir: expected a folder such as ./2026, got 2026"),
+        ({"live": "false"}, "live: expected True or False, got 'false'"),
+    ],
+)
+def test_parameters_of_another_kind_are_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        experiments.parameters({"scale": "smoke", **given}, "live")
+
+
+@pytest.mark.parametrize("device", [None, 5, "gpu"])
+def test_a_device_is_looked_at_before_the_store_is_asked(device):
+    with pytest.raises(ValueError, match=f"device: expected auto, cpu, cuda .*got {device!r}"):
+        experiments.runs("fig03", device=device)
 
 
 def test_stored_runs_are_loaded_and_not_trained_again(tmp_path, monkeypatch):
