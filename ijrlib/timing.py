@@ -36,13 +36,15 @@ def timed(call: Callable[[], Any], device: torch.device) -> tuple[float, Any]:
 def interleaved(
     contenders: Mapping[str, Callable[[], Any]], repeats: int, device: torch.device
 ) -> dict[str, list[float]]:
-    """Seconds of each contender in each of ``repeats`` rounds; every round starts with another
-    contender, so that none of them is always behind the same one."""
+    """Seconds of each contender in each of ``repeats`` rounds.  Every round starts with another
+    contender, and every other one goes backwards: from two rounds on, none of them is always behind
+    the same one."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     names = list(contenders)
     for repeat in range(repeats):
         shift = repeat % len(names)
-        for name in names[shift:] + names[:shift]:
+        order = names[shift:] + names[:shift]
+        for name in order[:1] + order[:0:-1] if repeat % 2 else order:
             seconds[name].append(timed(contenders[name], device)[0])
     return seconds
 

@@ -22,8 +22,20 @@ def test_interleaved_takes_turns_and_every_round_starts_with_another_contender()
     calls = []
     contenders = {name: lambda name=name: calls.append(name) for name in "abc"}
     seconds = timing.interleaved(contenders, 4, CPU)
-    assert "".join(calls) == "abc" + "bca" + "cab" + "abc"
+    assert "".join(calls) == "abc" + "bac" + "cab" + "acb"
     assert {name: len(values) for name, values in seconds.items()} == {"a": 4, "b": 4, "c": 4}
+
+
+@pytest.mark.parametrize("count", [2, 3, 6])
+@pytest.mark.parametrize("repeats", [2, 3])
+def test_no_contender_is_always_behind_the_same_one(count, repeats):
+    calls = []
+    contenders = {name: lambda name=name: calls.append(name) for name in range(count)}
+    timing.interleaved(contenders, repeats, CPU)
+    rounds = [calls[start : start + count] for start in range(0, len(calls), count)]
+    before = [dict(zip(order, [None, *order[:-1]], strict=True)) for order in rounds]
+    for name in contenders:
+        assert len({one[name] for one in before}) > 1
 
 
 def test_the_samples_of_a_contender_are_its_own():
