@@ -209,7 +209,7 @@ def compute(runs: Sequence[Run]) -> Block:
 
 
 def _spent(runs: Sequence[Run]) -> tuple[str, ...]:
-    seconds = sum(run.provenance.get("wall_seconds", 0.0) for run in runs)
+    seconds = sum(run.provenance.get("wall_seconds") or 0.0 for run in runs)
     machines = {
         f"{run.provenance.get('processor') or run.provenance.get('device', 'unknown')}, "
         + _threads(run)
@@ -218,10 +218,15 @@ def _spent(runs: Sequence[Run]) -> tuple[str, ...]:
     return (
         str(len(runs)),
         str(len({run.config.seed for run in runs})),
-        f"{sum(int(run.series['step'].iloc[-1]) for run in runs):,}",
+        f"{sum(map(_updates, runs)):,}",
         f"{seconds / 3600:.1f}",
         "; ".join(sorted(machines)),
     )
+
+
+def _updates(run: Run) -> int:
+    at = run.provenance.get("diverged_at")
+    return run.config.steps if at is None else at
 
 
 def _threads(run: Run) -> str:
@@ -293,7 +298,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> Block:
 def rerun_command(
     figure: str, scale: str, seed: int = 0, overrides: Mapping[str, Any] | None = None
 ) -> str:
-    """The papermill command that repeats a chapter with the parameters it was run with."""
+    """The papermill command that repeats a chapter, but for ``device`` and ``runs_dir``, which are
+    of the machine."""
     words = [".venv/bin/papermill", chapter(figure), "out.ipynb", "-p", "scale", scale]
     if seed:
         words += ["-p", "seed", str(seed)]

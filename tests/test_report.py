@@ -127,6 +127,14 @@ def test_compute_adds_up_runs_seeds_updates_and_hours():
     assert text[3].startswith("all |  | 3 | 2 | 2,300 | 0.1 | ")
 
 
+def test_updates_are_those_of_the_training_and_not_of_what_was_measured():
+    none = dataclasses.replace(GD, series=GD.series[:0], provenance={"wall_seconds": None})
+    diverged = dataclasses.replace(none, provenance={"status": "diverged", "diverged_at": 7})
+    at_once = dataclasses.replace(none, provenance={"status": "diverged", "diverged_at": 0})
+    for runs, updates in (([none], GD.config.steps), ([diverged], 7), ([diverged, at_once], 7)):
+        assert report.compute(runs).text.splitlines()[-1].split(" | ")[4] == str(updates)
+
+
 # -- provenance ------------------------------------------------------------------------------------
 
 
