@@ -128,14 +128,16 @@ class CurvatureMonitor:
         """
         began = time.monotonic()
         device = self.labels.device
-        module = isinstance(self.loss, nn.Module)
+        loss_mode = contextlib.nullcontext()
+        if isinstance(self.loss, nn.Module):
+            loss_mode = evaluation_mode(self.loss)
         with (
             torch.inference_mode(False),
             torch.enable_grad(),
             torch.autocast(device.type, enabled=False),
             torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
             evaluation_mode(self.model),
-            evaluation_mode(self.loss) if module else contextlib.nullcontext(),
+            loss_mode,
             _uncompiled(self.model),
         ):
             found = self._measured()
