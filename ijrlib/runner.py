@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ TERMINATED = 128 + 15
 MUCH_SLOWER = 2.0
 """``training.bfloat16_slowdown`` from which a run in bfloat16 says what it will cost."""
 
+Examples = tuple[Tensor, Tensor]
 PACKAGES = ("ijrlib", "torch", "torchvision", "numpy", "pandas", "pillow")
 
 
@@ -103,30 +104,8 @@ def _run(
                 f'configuration, set overrides to {{"autocast": False}}',
                 stacklevel=3,
             )
+    (x, y), test, source = _data(config, target, download)
     dtype = getattr(torch, config.dtype)
-    shape, classes = networks.INPUT_SHAPES[config.network], networks.CLASSES[config.network]
-    data = datasets.load(
-        config.dataset,
-        config.examples,
-        shape,
-        classes,
-        config.seed,
-        inputs=config.inputs,
-        download=download,
-    )
-    x, y = _place(data.x, target, dtype), data.y.to(target)
-    test = None
-    if config.test_examples:
-        part = datasets.load(
-            config.dataset,
-            config.test_examples,
-            shape,
-            classes,
-            config.seed,
-            "test",
-            inputs=config.inputs,
-        )
-        test = (_place(part.x, target, dtype), part.y.to(target))
     model = networks.build(config.network, config.init, config.seed, dtype).to(target)
     model = model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     initial = _flat(model)
@@ -157,12 +136,11 @@ def _run(
         optimizer.load_state_dict(saved["optimizer"])
         recorder.restore(saved["rows"], saved["arrays"])
         memory = {name: value.to(target) for name, value in saved["memory"].items()}
-        begun = saved.get("data", data.source["sha256"])  # older checkpoints do not say
-        if begun != data.source["sha256"]:
+        begun = saved.get("data", source["sha256"])  # older checkpoints do not say
+        if begun != source["sha256"]:
             raise ValueError(
                 f"data: the checkpoint of {config.name} is of files with SHA-256 {begun}, got "
-                f"{data.source['sha256']}; bring them back, or remove {checkpoint.path} to start "
-                f"over"
+                f"{source['sha256']}; bring them back, or remove {checkpoint.path} to start over"
             )
         start, resumed, spent = saved["step"], saved["resumed"] + 1, saved["seconds"]
         versions = saved["versions"] + [v for v in versions if v != saved["versions"][-1]]
@@ -170,12 +148,10 @@ def _run(
             points.check(start)
 
     began = time.monotonic()
-    written = began
-    diverged_at = None
-    loss = LOSSES[config.loss]
+    classes = networks.CLASSES[config.network]
     steps = train(
         model,
-        loss,
+        LOSSES[config.loss],
         x,
         y,
         lr=config.lr,
@@ -191,15 +167,6 @@ def _run(
         lr_decay_at=config.lr_decay_at,
         augment=config.augment,
     )
-    bar = tqdm(
-        total=config.steps + 1,
-        initial=start,
-        desc=config.slug,
-        unit="step",
-        mininterval=0.5 if sys.stderr.isatty() else 30.0,
-        miniters=1,
-        disable=not first,
-    )
 
     def save(step: Step) -> None:
         checkpoint.save(
@@ -213,35 +180,16 @@ def _run(
             },
             resumed=resumed,
             versions=versions,
-            data=data.source["sha256"],
+            data=source["sha256"],
             seconds=spent + time.monotonic() - began,
         )
 
-    for step in steps:
-        if not math.isfinite(step.loss):
-            diverged_at = step.step
-            break
-        # θ(t) is in the model, and nothing of step t is recorded yet: the state to resume from
-        if parallel.any_of(terminated(), target):
-            if first:
-                save(step)
-            raise SystemExit(TERMINATED)
-        if first and time.monotonic() - written >= checkpoint_seconds and step.step > start:
-            save(step)
-            written = time.monotonic()
-        due = recorder.due(step.step)
-        if due:
-            state = _state(config, model, step, (x, y), test, initial, memory, points)
-            values: Values = {"train_loss": step.loss}
-            for name in due:
-                values |= MEASURES[name](state)
-            recorder.record(step.step, values)
-        shown = {"loss": f"{step.loss:.4f}"}
-        if (sharpness := recorder.last("sharpness")) is not None:
-            shown["sharpness"] = f"{sharpness:.2f}"
-        bar.set_postfix(shown, refresh=False)
-        bar.update()
-    bar.close()
+    def state(step: Step) -> State:
+        return _state(config, model, step, (x, y), test, initial, memory, points)
+
+    diverged_at = _follow(
+        config, steps, start, target, recorder, state, save, terminated, checkpoint_seconds
+    )
     if not first:
         return
 
@@ -253,22 +201,103 @@ def _run(
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         **versions[-1],
         "earlier_versions": versions[:-1],
-        "python": platform.python_version(),
-        "packages": machine.package_versions(PACKAGES),
-        "device": torch.cuda.get_device_name(target) if target.type == "cuda" else "cpu",
-        "processor": machine.processor(),
-        "threads": torch.get_num_threads(),
-        "processes": parallel.processes(),
+        **_machine(target),
         "wall_seconds": round(spent + time.monotonic() - began, 1),
         "resumed": resumed,
         "parameters": len(initial),
-        "data": data.source,
+        "data": source,
         **path_accuracy,
     }
     run = store.Run(config, series, arrays | path, provenance)
     store.save(run, checkpoint.path.parents[1])
     checkpoint.remove()
     points.remove()
+
+
+def _data(
+    config: RunConfig, target: torch.device, download: bool
+) -> tuple[Examples, Examples | None, dict[str, str]]:
+    """The training and the test examples on the device, and where the former come from."""
+    dtype = getattr(torch, config.dtype)
+    shape, classes = networks.INPUT_SHAPES[config.network], networks.CLASSES[config.network]
+
+    def load(examples: int, split: str, download: bool) -> tuple[Examples, dict[str, str]]:
+        data = datasets.load(
+            config.dataset,
+            examples,
+            shape,
+            classes,
+            config.seed,
+            split,
+            inputs=config.inputs,
+            download=download,
+        )
+        return (_place(data.x, target, dtype), data.y.to(target)), data.source
+
+    train, source = load(config.examples, "train", download)
+    test = load(config.test_examples, "test", False)[0] if config.test_examples else None
+    return train, test, source
+
+
+def _follow(
+    config: RunConfig,
+    steps: Iterator[Step],
+    start: int,
+    target: torch.device,
+    recorder: _Recorder,
+    state: Callable[[Step], State],
+    save: Callable[[Step], None],
+    terminated: Callable[[], bool],
+    checkpoint_seconds: float,
+) -> int | None:
+    """Go through the steps, record what is due and save checkpoints; return the step whose loss is
+    not finite, at which training ends, if there is one."""
+    first = parallel.rank() == 0
+    written = time.monotonic()
+    with tqdm(
+        total=config.steps + 1,
+        initial=start,
+        desc=config.slug,
+        unit="step",
+        mininterval=0.5 if sys.stderr.isatty() else 30.0,
+        miniters=1,
+        disable=not first,
+    ) as bar:
+        for step in steps:
+            if not math.isfinite(step.loss):
+                return step.step
+            # θ(t) is in the model, and nothing of step t is recorded yet: the state to resume from
+            if parallel.any_of(terminated(), target):
+                if first:
+                    save(step)
+                raise SystemExit(TERMINATED)
+            if first and time.monotonic() - written >= checkpoint_seconds and step.step > start:
+                save(step)
+                written = time.monotonic()
+            if due := recorder.due(step.step):
+                seen = state(step)
+                values: Values = {"train_loss": step.loss}
+                for name in due:
+                    values |= MEASURES[name](seen)
+                recorder.record(step.step, values)
+            shown = {"loss": f"{step.loss:.4f}"}
+            if (sharpness := recorder.last("sharpness")) is not None:
+                shown["sharpness"] = f"{sharpness:.2f}"
+            bar.set_postfix(shown, refresh=False)
+            bar.update()
+    return None
+
+
+def _machine(target: torch.device) -> dict[str, Any]:
+    """What the numbers were computed with."""
+    return {
+        "python": platform.python_version(),
+        "packages": machine.package_versions(PACKAGES),
+        "device": torch.cuda.get_device_name(target) if target.type == "cuda" else "cpu",
+        "processor": machine.processor(),
+        "threads": torch.get_num_threads(),
+        "processes": parallel.processes(),
+    }
 
 
 def resolve_device(device: str) -> torch.device:
@@ -332,8 +361,8 @@ def _state(
     config: RunConfig,
     model: nn.Module,
     step: Step,
-    train: tuple[Tensor, Tensor],
-    test: tuple[Tensor, Tensor] | None,
+    train: Examples,
+    test: Examples | None,
     initial: Tensor,
     memory: dict[str, Tensor],
     points: Trajectory,
