@@ -181,6 +181,7 @@ BY_LR_PAPER = tuple(map(_simple_cnn_paper, (0.01, 0.1)))
 MORE_SEEDS = in_float32(BY_LR + EARLY, 1) + in_float32((*BY_LR, EARLY[1]), 2)
 BY_BATCH = tuple(_simple_cnn(0.1, batch) for batch in (32, 512))
 """Beside those of ``BY_LR`` with the same η."""
+BY_BATCH_RUNS = in_float32(BY_BATCH, 0) + in_float32(BY_BATCH, 1)
 BY_BATCH_PAPER = tuple(_simple_cnn_paper(0.1, batch) for batch in (32, 512))
 MLP_BY_LR = tuple(map(_mlp, (0.01, 0.1)))
 MLP_BY_LR_PAPER = tuple(map(_mlp_paper, (0.01, 0.1)))
@@ -218,7 +219,7 @@ FIGURES: Mapping[str, Figure] = {
         "Learning rate, batch size and the largest λ_K and λ_H",
         f"{SIMPLE_SETTING}, η = 0.01, 0.1 and others; {MLP_SETTING}, B = 64 and others, η not "
         "stated in the text",
-        BY_LR + EARLY + MORE_SEEDS + seeds(MLP_BY_LR + MLP_BY_BATCH, 3),
+        BY_LR + EARLY + MORE_SEEDS + BY_BATCH_RUNS + seeds(MLP_BY_LR + MLP_BY_BATCH, 3),
         seeds(BY_LR_PAPER + EARLY_PAPER + BY_BATCH_PAPER + MLP_BY_LR_PAPER + MLP_BY_BATCH_PAPER, 3),
     ),
     "be05": Figure(
