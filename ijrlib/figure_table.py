@@ -544,7 +544,7 @@ FIGURES: Mapping[str, Figure] = {
     "init": Figure(
         "Other initializations",
         "the paper states none; CIFAR-10, 6CNN, gradient descent on 50,000 images, η = 0.08",
-        (GD_BY_LR[2],),
+        (GD_BY_LR[2], INITIALIZED[0]),
         (GD_BY_LR_PAPER[2], *INITIALIZED_PAPER),
     ),
     "shares": Figure(
