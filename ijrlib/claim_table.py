@@ -425,8 +425,8 @@ FIGURE_3 = [
 SEEDS_APART = "an order that holds for single runs and not for their seeds is no effect"
 TWO_SEEDS = "; no verdict from one seed"
 BEYOND_ERRORS = (
-    f"; two that are closer than {e.STANDARD_ERRORS} standard errors of their difference (estimates "
-    "from random vectors) are in no order and give no verdict"
+    f"; two that are closer than {e.STANDARD_ERRORS} standard errors of their difference "
+    "(estimates from random vectors) are in no order and give no verdict"
 )
 IN_PHASE_2 = (
     f"{TWO_SEEDS}, nor where a run has no phase II (⟨λ⁽¹⁾⟩ is largest no later than ‖H‖ reaches "
