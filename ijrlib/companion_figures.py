@@ -13,7 +13,6 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator, StrMethodFormatter
 
 from ijrlib import phases
@@ -299,7 +298,7 @@ def one_time_axis(runs: Sequence[Any]) -> Figure:
     grid[0, 0].legend(fontsize=7.5)
     told = ("break-even point", r"$\|H\|$ reaches $2/\eta$", r"$\|\langle J\rangle\|^2$ bends")
     lines = [
-        Line2D([], [], color=GREY, linestyle=style, label=name)
+        grid[3, 0].plot([], [], color=GREY, linestyle=style, label=name)[0]
         for style, name in zip(shown.values(), (*told, "impurity largest"), strict=True)
     ]
     figure.legend(handles=lines, loc="outside lower center", ncols=4, fontsize=8)

@@ -56,7 +56,8 @@ def setting(run: Any, by: str) -> str:
     if by == "examples":
         return f"{value:,} images"
     if by == "init":
-        return {"default": "PyTorch's default"}.get(value, value.replace("_", "-").capitalize())
+        default = value == "default"
+        return "PyTorch's default" if default else value.replace("_", "-").capitalize()
     return "full batch" if value is None else f"B = {value}"
 
 
