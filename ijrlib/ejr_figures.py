@@ -33,7 +33,7 @@ TITLES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "mnist": "pairs of MNI
 
 def _shown(frame: pd.DataFrame, name: str) -> pd.Series:
     """A column, accuracies in per cent."""
-    return frame[name] * (100 if name.endswith("accuracy") else 1)
+    return pd.Series(frame[name] * (100 if name.endswith("accuracy") else 1))
 
 
 @styled
