@@ -159,14 +159,15 @@ def over_epochs(
                 values = _shown(frame, name)
                 axes.plot(frame["step"] / epoch, values, label=label, **style)
                 late = values[frame["step"] > run.config.steps * DECAY_AT[0]]
-                limits[name] += [late.min(), late.max()]
+                limits[name] += list(late[np.isfinite(late)])
                 axes.set_ylabel(LABELS[name])
                 for share in DECAY_AT:
                     place = share * run.config.steps / epoch
                     axes.axvline(place, color=GREY, linestyle=":", linewidth=0.8)
         for axes, name in zip(column, names, strict=True):
-            low, high = min(limits[name]), max(limits[name])
-            axes.set_ylim(low - 0.08 * (high - low), high + 0.08 * (high - low))
+            low, high = min(limits[name], default=0.0), max(limits[name], default=0.0)
+            if low < high:
+                axes.set_ylim(low - 0.08 * (high - low), high + 0.08 * (high - low))
         column[0].set_title(TITLES.get(dataset, dataset))
         column[0].legend()
         column[1].set_xlabel("epoch")
