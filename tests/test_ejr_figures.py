@@ -129,3 +129,17 @@ def test_epochs_are_marked_where_the_learning_rate_decays():
         "without EJR",
         "with EJR",
     ]
+
+
+def test_the_axes_over_epochs_hold_what_comes_after_the_first_decay():
+    early = dataclasses.replace(WIDE[0], series=WIDE[0].series.copy())
+    early.series.loc[early.series["step"] <= 30, ["test_accuracy", "test_loss"]] = 50.0
+    accuracy, loss = ejr_figures.over_epochs([early, *WIDE[1:]]).axes
+    for axes, name, scale in ((accuracy, "test_accuracy", 100), (loss, "test_loss", 1)):
+        late = [run.series.loc[run.series["step"] > 30, name] * scale for run in (early, *WIDE[1:])]
+        low, high = axes.get_ylim()
+        assert low < min(values.min() for values in late)
+        assert max(values.max() for values in late) < high < 50 * scale
+
+    first = dataclasses.replace(early, series=early.series.iloc[:1])
+    assert ejr_figures.over_epochs([first]).axes  # nothing comes after a decay
