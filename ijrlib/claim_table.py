@@ -938,14 +938,13 @@ FULL = [
 
 INITIALIZATIONS = [
     _claim(
-        f"init-{key}-{init.removesuffix('_normal')}",
-        f"{init.removesuffix('_normal').capitalize()}-normal: {statement}",
+        f"init-{key}",
+        f"From Kaiming-normal weights: {statement}",
         f"the criterion of {same}",
         "the paper states no initialization; its claim is to hold for any that is in use",
         figure="init",
-        measure=partial(on, measure, init=init),
+        measure=partial(on, measure, init="kaiming_normal"),
     )
-    for init in ("kaiming_normal", "xavier_normal")
     for key, statement, same, measure in (
         ("start", "⟨λ⁽¹⁾⟩ starts near 1/C.", "fig02-start", c.impurity_start),
         ("rise", "⟨λ⁽¹⁾⟩ rises in the early phase.", "fig02-rise", c.impurity_rise),

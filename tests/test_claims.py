@@ -733,10 +733,9 @@ for _key, _same in (
     ("phase-1", "fig05-phase-1"),
     ("level", "full-level"),
 ):
-    for _init in ("kaiming", "xavier"):
-        CASES[f"init-{_key}-{_init}"] = tuple(
-            [PHASES, initialized(case, f"{_init}_normal")] for case in CASES[_same]
-        )
+    CASES[f"init-{_key}"] = tuple(
+        [PHASES, initialized(case, "kaiming_normal")] for case in CASES[_same]
+    )
 for _by, _values, _short, _fields in (
     ("lr", (0.01, 0.05, 0.1), "lr", {}),
     ("batch_size", (512, 128, 32), "batch", {"lr": 0.05}),

@@ -478,7 +478,7 @@ def test_what_is_no_classification_of_examples_is_refused():
         jacobian_grams(model, inputs(0, 4))
     with pytest.raises(ValueError, match="chunk: expected at least 1, got -5"):
         jacobian_grams(model, inputs(2, 4), chunk=-5)
-    with pytest.raises(ValueError, match=r"shape \(2, classes\), got \(2, 5, 3\)"):
+    with pytest.raises(ValueError, match=r"shape \(examples, classes\), got \(2, 5, 3\)"):
         jacobian_grams(model, inputs(2, 5, 4))
     with pytest.raises(ValueError, match="trainable parameters"):
         jacobian_grams(model.requires_grad_(False), inputs(2, 4))
