@@ -1585,6 +1585,22 @@ SHARPEST = [
     ),
 ]
 
+
+def _conjectures(by: str) -> list[Callable[[Sequence[Run]], c.Measurement]]:
+    return [
+        partial(b.largest_later, name=name, by=by, rising=up == (by == "lr"))
+        for _, name, _, _, _, up in CONJECTURES
+    ]
+
+
+def _peaks(by: str) -> list[Callable[[Sequence[Run]], c.Measurement]]:
+    return [
+        partial(measure, i=i, by=by, rising=by != "lr")
+        for measure in (d.peak_height, d.peak_epoch)
+        for i in (1, 2)
+    ]
+
+
 UNRUN = [
     _claim(
         "unrun-be-networks",
@@ -1595,52 +1611,36 @@ UNRUN = [
     ),
     *(
         _claim(
-            f"unrun-be-resnet32-{short}",
-            f"Both conjectures hold for ResNet-32 with a {what}.",
-            "as for be03, all six at once",
-            SEEDS_APART,
-            figure="unrun",
-            measure=partial(
-                on,
-                partial(
-                    all_of,
-                    [
-                        partial(b.largest_later, name=name, by=by, rising=up == (by == "lr"))
-                        for _, name, _, _, _, up in CONJECTURES
-                    ],
-                ),
-                network="resnet32",
-                **fields,
-            ),
-        )
-        for short, what, by, fields in OVER
-    ),
-    *(
-        _claim(
             f"unrun-{key}-{short}",
-            f"The peaks of the two largest eigenvalues of {name} are smaller and come earlier with "
-            f"a {what}.",
-            "as for sd04, all four at once",
+            f"{statement} with a {what}.",
+            criterion,
             SEEDS_APART,
             figure="unrun",
-            measure=partial(
-                on,
-                partial(
-                    all_of,
-                    [
-                        partial(measure, i=i, by=by, rising=by != "lr")
-                        for measure in (d.peak_height, d.peak_epoch)
-                        for i in (1, 2)
-                    ],
-                ),
-                network=network,
-                **fields,
-            ),
+            measure=partial(on, partial(all_of, measures(by)), network=network, **fields),
         )
-        for key, name, network in (
-            ("sd04", "ResNet-32", "resnet32"),
-            ("sd10", "VGG-11", "vgg"),
-            ("sd11", "ResNet-32 with batch normalization", "resnet32_bn"),
+        for key, statement, criterion, network, measures in (
+            (
+                "be-resnet32",
+                "Both conjectures hold for ResNet-32",
+                "as for be03, all six at once",
+                "resnet32",
+                _conjectures,
+            ),
+            *(
+                (
+                    key,
+                    f"The peaks of the two largest eigenvalues of {name} are smaller and come "
+                    "earlier",
+                    "as for sd04, all four at once",
+                    network,
+                    _peaks,
+                )
+                for key, name, network in (
+                    ("sd04", "ResNet-32", "resnet32"),
+                    ("sd10", "VGG-11", "vgg"),
+                    ("sd11", "ResNet-32 with batch normalization", "resnet32_bn"),
+                )
+            ),
         )
         for short, what, by, fields in OVER
     ),
