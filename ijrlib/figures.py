@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import (
+    EngFormatter,
     LogLocator,
     MaxNLocator,
     NullLocator,
@@ -509,6 +510,8 @@ def growth(documents: Sequence[benchmarks.Document]) -> Figure:
                 axes.plot(sizes, seconds, color=color, marker=marker, label=told)
             axes.set(xscale="log", yscale="log")
             plain_ticks(axes.xaxis)
+            if case == "parameters":
+                axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         row[0].set_title(document["provenance"]["machine"])
     for row in rows:
         row[0].set_ylabel("seconds")
