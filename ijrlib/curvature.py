@@ -229,13 +229,12 @@ def _top_eigenpair(
     vectors = [v for v in [*known, linear.gradient] if bool(v.any()) and bool(v.isfinite().all())]
     starts = torch.stack(vectors, dim=1) if vectors else None
     if subset is None:
-        scale = (rtol / RTOL) ** 0.5
         if cold:
-            residual = two_level.COLD_RESIDUAL * scale
+            residual = _residual(two_level.COLD_RESIDUAL, rtol)
             return top_eigenpair(linear.hessian, rtol=residual, seed=seed)
         # two of them, lest r of the measurement before be believed while another has overtaken it
         count = min(2, len(linear.gradient))
-        residual = LANCZOS_RESIDUAL * scale
+        residual = _residual(LANCZOS_RESIDUAL, rtol)
         return top_eigenpairs(linear.hessian, count, starts, rtol=residual, seed=seed)[0]
     pair = two_level.top_eigenpair(
         linear.hessian,
@@ -247,6 +246,11 @@ def _top_eigenpair(
         followed=len(known),
     )
     return replace(pair, products=pair.products + spent)
+
+
+def _residual(usual: float, rtol: float) -> float:
+    """Of an eigenvector, for an error of its eigenvalue of second order in it."""
+    return usual * (rtol / RTOL) ** 0.5
 
 
 def _singular_pair(
@@ -261,7 +265,7 @@ def _singular_pair(
     normal = _normal(linear.mean_jacobian)
     if subset is None:
         count = 1 if start is None else min(2, normal.shape[0])
-        residual = two_level.COLD_RESIDUAL * (rtol / RTOL) ** 0.5
+        residual = _residual(two_level.COLD_RESIDUAL, rtol)
         return top_eigenpairs(normal, count, start, rtol=residual, seed=seed)[0]
     return two_level.top_eigenpair(
         normal, _normal(subset.mean_jacobian), start, rtol=rtol, seed=seed
