@@ -91,6 +91,7 @@ MEASURES = (
     "clusters",
     "eigenvector_images",
     "spectrum",
+    "outliers",
     "trajectory",
     "autocast_check",
     "covariance",

@@ -28,7 +28,7 @@ SCALES = ("smoke", "laptop", "paper")
 SMOKE_STEPS = 12
 SMOKE_DATA = ("digits", "invented")  # images and text
 CHEAP = ("impurity", "accuracy", "autocast_check")  # measures of a few gradients
-SPECTRA = ("spectrum", "sharpest")  # measures of hundreds of gradients
+SPECTRA = ("spectrum", "outliers", "sharpest")  # measures of hundreds of gradients
 LARGE = ("simple_cnn", "simple_cnn_be", "resnet20")  # 32 examples of them take minutes in all
 SMALLER = {
     "vgg": "vgg_small",

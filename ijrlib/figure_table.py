@@ -107,10 +107,10 @@ GD_PAPER = GD.replace(
         "clusters": every(6000, 100),
         "eigenvector_images": every(6000, 250),
         "spectrum": every(6000, 1000),
+        "outliers": every(6000, 1000),
         "trajectory": every(500),
     },
 )
-
 
 GD_SPECTRA = GD.replace(
     steps=800,
@@ -136,6 +136,16 @@ CLUSTERS = GD.replace(
 )
 """The same setting, with the directions of all training examples: of a quarter of them, one class
 has a single example at the peak of the impurity."""
+
+OUTLIERS = GD.replace(
+    steps=400,
+    measures={
+        "impurity": every(400, 10),
+        "accuracy": every(400, 100),
+        "outliers": every(400, 100),
+    },
+)
+"""The same setting, with twice as many eigenvalues of G as there are classes."""
 
 GD_FULL = GD.replace(
     examples=50_000,
@@ -474,7 +484,12 @@ FIGURES: Mapping[str, Figure] = {
     ),
     "fig08": Figure("The scaled eigenvectors of M", GD_SETTING, (GD,), (GD_PAPER,)),
     "fig09": Figure("Clusters of curvature directions", GD_SETTING, (CLUSTERS,), (GD_PAPER,)),
-    "fig10": Figure("Alignment of gradients and curvature", GD_SETTING, (GD,), (GD_PAPER,)),
+    "fig10": Figure(
+        "Alignment of gradients and curvature",
+        GD_SETTING,
+        (GD, OUTLIERS),
+        (GD_PAPER,),
+    ),
     "fig11": Figure(
         "Images of the eigenvectors of M under J", "unstated; 6CNN here", (GD,), (GD_PAPER,)
     ),

@@ -510,6 +510,28 @@ def spectrum(state: State) -> Values:
     return out
 
 
+def outliers(state: State) -> Values:
+    """The 2C largest eigenvalues of G on the probe, with their residuals: enough to see whether
+    about C of them stand out (Eq 32).
+
+    Arrays outlier_values and outlier_residuals (2C,): relative residuals as in :func:`spectrum`.
+    Column outlier_products: matrix–vector products spent.  Cost in gradients on the probe
+    (6CNN): 120.  Keeps a basis (``spectra.BASIS_BYTES``).
+    """
+    pairs = top_eigenpairs(
+        gauss_newton(state.model, LOSSES[state.loss], state.probe, chunk=state.chunk),
+        2 * state.train_z.shape[1],
+        rtol=SPECTRUM_RTOL,
+        max_products=SPECTRUM_PRODUCTS,
+        seed=state.step,
+    )
+    return {
+        "outlier_values": np.array([pair.value for pair in pairs]),
+        "outlier_residuals": np.array([pair.residual for pair in pairs]),
+        "outlier_products": float(pairs[0].products),
+    }
+
+
 def trajectory(state: State) -> Values:
     """Records θ(t) − θ(0) in the run's scratch file (Figures 4 and 26).
 
@@ -723,6 +745,7 @@ MEASURES: Mapping[str, Callable[[State], Values]] = {
     "clusters": clusters,
     "eigenvector_images": eigenvector_images,
     "spectrum": spectrum,
+    "outliers": outliers,
     "trajectory": trajectory,
     "autocast_check": autocast_check,
     "covariance": covariance,

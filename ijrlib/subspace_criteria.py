@@ -14,7 +14,16 @@ import numpy as np
 
 from ijrlib import phases
 from ijrlib.conventions import CIFAR10, PAIRS, STRETCH_BINS
-from ijrlib.criteria import SHARED_VARIANCE, Measurement, NotMeasured, array, first, number, rows
+from ijrlib.criteria import (
+    SHARED_VARIANCE,
+    Measurement,
+    NotMeasured,
+    array,
+    first,
+    number,
+    rows,
+    stored,
+)
 from ijrlib.store import Run
 
 STEP = 1000
@@ -346,6 +355,26 @@ def between_classes(runs: Sequence[Run], start: int = 0, stop: float = float("in
         f"{share.max():.2f}",
         bool(share.median() > SHARED_VARIANCE),
     )
+
+
+def number_of_outliers(runs: Sequence[Run]) -> Measurement:
+    """How many of the 2C largest eigenvalues λ_i of G stand out: the i ≥ 2 at which λ_i/λ_{i+1} is
+    largest, the median over the steps at which they were computed."""
+    run = next((run for run in stored(runs) if "outlier_values" in run.arrays), first(runs))
+    values = array(run, "outlier_values")
+    classes = values.shape[1] // 2
+    ends = outliers_end(values)
+    return Measurement(
+        f"median {number(np.median(ends))} over {len(ends)} steps, from {ends.min()} to "
+        f"{ends.max()}, C = {classes}",
+        bool(classes - 1 <= np.median(ends) <= classes),
+    )
+
+
+def outliers_end(values: np.ndarray) -> np.ndarray:
+    """The i ≥ 2 at which λ_i/λ_{i+1} is largest, for rows of eigenvalues, largest first; (T,)."""
+    ratios = values[:, 1:-1] / np.maximum(values[:, 2:], np.finfo(float).tiny)
+    return np.asarray(ratios.argmax(axis=1) + 2)
 
 
 def largest_eigenvalues(run: Run) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

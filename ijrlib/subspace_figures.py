@@ -16,6 +16,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from ijrlib import phases
 from ijrlib.conventions import CIFAR10, COS_SQ_BINS, PAIRS, STRETCH_BINS
@@ -236,6 +237,26 @@ def alignment(run: Any) -> Figure:
         right.plot(frame["step"][~full], frame[name][~full], markerfacecolor="white", **dots)
     right.set(xlabel="step", ylabel="AS in the class means", ylim=(0, 1.05))
     right.legend(**below)
+    return figure
+
+
+@styled
+def largest_eigenvalues(run: Any) -> Figure:
+    """The 2C largest eigenvalues of G by rank on a logarithmic axis, a line for each step at which
+    they were computed; C dashed."""
+    values = array(run, "outlier_values")
+    steps = np.asarray(run.arrays["outlier_values.steps"])
+    figure, axes = plt.subplots(figsize=(5.6, 3.6))
+    colors = Normalize(steps.min(), max(steps.max(), steps.min() + 1))
+    shades = plt.get_cmap("viridis")
+    rank = np.arange(1, values.shape[1] + 1)
+    for row, step in zip(values, steps, strict=True):
+        axes.plot(rank, row, color=shades(colors(step)), marker="o", markersize=2.5, linewidth=0.9)
+    axes.axvline(values.shape[1] // 2, color=GREY, linestyle="--", linewidth=1.1, label="$C$")
+    axes.set(xlabel="rank $i$", ylabel=r"$\lambda_i(G)$ on the probe", yscale="log")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend()
+    figure.colorbar(ScalarMappable(colors, shades), ax=axes, label="step")
     return figure
 
 

@@ -57,6 +57,16 @@ def scaled(run: Run, name: str, factor) -> Run:
     return with_columns(run, **{name: run.series[name] * factor})
 
 
+def with_outliers(*ends: int) -> Run:
+    """At each step twenty eigenvalues of G, λ_1 far above the others, which fall most after the
+    given number of them."""
+    rank = np.arange(1, 21)
+    values = np.stack([np.where(rank <= end, 10.0, 1.0) / rank for end in ends])
+    values[:, 0] *= 100
+    steps = {"outlier_values.steps": np.arange(len(ends))}
+    return with_arrays(PHASES, outlier_values=values, **steps)
+
+
 def holds(claim_id: str, runs: Run | list[Run]) -> bool:
     (claim,) = (c for c in claims.CLAIMS if c.id == claim_id)
     assert claim.measure is not None
@@ -320,6 +330,7 @@ CASES |= {
     "fig10-subspace-eigenvector": (PHASES, changed("subspace_alignment_top", 0.6)),
     "fig31-gradient-top-eigenvector": (PHASES, changed("gradient_alignment", 0.1)),
     "fig31-subspace": (PHASES, changed("subspace_alignment_top", 0.6)),
+    "eq32-number": (with_outliers(10), with_outliers(5)),
     "eq32-outliers": (PHASES, scaled(PHASES, "between_class_norm", 0.5)),
     "fig11-norms": (PHASES, changed("stretch_counts", np.ones((41, 9, 100)))),
     "fig11-angles": (PHASES, changed("cos_sq_median", 0.2)),

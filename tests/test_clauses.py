@@ -58,6 +58,7 @@ from test_claims import (
     with_and_without_norm,
     with_arrays,
     with_columns,
+    with_outliers,
 )
 
 from ijrlib import claims, evolution_criteria
@@ -362,6 +363,9 @@ EDGES += [
         False,
     ),
     ("fig31-subspace", changed("subspace_alignment_gradient", 0.6), False),
+    ("eq32-number", with_outliers(10, 9, 3), True),
+    ("eq32-number", with_outliers(11, 11, 10), False),
+    ("eq32-number", with_outliers(8, 8, 9), False),
     ("eq32-outliers", scaled(PHASES, "between_class_norm", np.where(STEP == 5, 1, 0.5)), False),
     ("fig11-norms", counted(*range(10)), False),
     ("fig11-norms", counted(39), True),

@@ -490,6 +490,18 @@ def test_spectrum_holds_the_largest_eigenvalues_of_both_matrices(loss):
         assert measures.SPECTRUM_SIZE < out[f"{name}_products"] <= measures.SPECTRUM_PRODUCTS
 
 
+@pytest.mark.parametrize("loss", ["cross_entropy", "squared"])
+def test_outliers_are_twice_as_many_eigenvalues_of_g_as_there_are_classes(loss):
+    s = digits_state(20)
+    s.loss = loss
+    out = measures.outliers(s)
+    top = torch.linalg.eigvalsh(dense.gauss_newton(s.model, loss, s.probe[0])).flip(0)[:20].numpy()
+    residuals = out["outlier_residuals"]
+    assert (residuals <= measures.SPECTRUM_RTOL).all()
+    assert (np.abs(out["outlier_values"] - top) <= residuals * top + 1e-9).all()
+    assert 20 <= out["outlier_products"] <= measures.SPECTRUM_PRODUCTS
+
+
 @pytest.mark.parametrize("name", ["alignment", "clusters", "eigenvector_images"])
 def test_measures_of_the_eigenvectors_of_m_refuse_the_squared_loss(name):
     with pytest.raises(ValueError, match=r"expected cross_entropy .* got 'squared'"):

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ijrlib import config as configuration
-from ijrlib import parallel, regularizers, runner, store
+from ijrlib import experiments, parallel, regularizers, runner, store
 from ijrlib.config import RunConfig
 from ijrlib.operators import cross_entropy
 
@@ -39,7 +39,7 @@ SMALL = RunConfig(
 )
 EVERY_MEASURE = SMALL.replace(
     measures={
-        name: [(0, 1, 1)] if name == "spectrum" else [(0, 3, 2)]  # hundreds of gradients
+        name: [(0, 1, 1)] if name in experiments.SPECTRA else [(0, 3, 2)]  # hundreds of gradients
         for name in configuration.MEASURES
         if name != "autocast_check"
     }
