@@ -18,10 +18,10 @@ written, before their runs with S = 32 and 512, and so were those of init, befor
 day an audit added rows that were missing, on runs that were there: on Tr H/λ_H, on the epoch of λ_2
 and sd05-lr; and the orders of Tr H and ‖H‖_F, which are estimated, have been asked to exceed their
 standard errors since then. Of its rows eq32-number had no run; that of 2026-12-01 came after the
-criterion and after a trial of three steps. What else a criterion might have said is in :mod:`ijrlib.readings`. A
-criterion says what must hold for the claim to count as reproduced, the reason argues it in a
-sentence. Rows without a measuring function read "not run" on the scoreboard until the runs of their
-figure exist.
+criterion and after a trial of three steps. What else a criterion might have said is in
+:mod:`ijrlib.readings`. A criterion says what must hold for the claim to count as reproduced, the
+reason argues it in a sentence. Rows without a measuring function read "not run" on the scoreboard
+until the runs of their figure exist.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import pytest
 from figure_checks import card, labelled, line, points
 from matplotlib.collections import PathCollection
 from synthetic_runs import PHASE_PEAK, phase_run
+from test_claims import with_outliers
 
 from ijrlib import conventions, subspace_figures
 
@@ -23,6 +24,7 @@ FIGURES = {
     "mean_resultant_lengths": subspace_figures.mean_resultant_lengths(RUN),
     "alignment": subspace_figures.alignment(RUN),
     "eigenvector_images": subspace_figures.eigenvector_images(RUN),
+    "largest_eigenvalues": subspace_figures.largest_eigenvalues(with_outliers(10, 5)),
 }
 
 
@@ -32,7 +34,14 @@ def test_every_figure_is_an_opaque_card(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["class_planes", "mean_resultant_lengths", "alignment", "eigenvector_images"]
+    "name",
+    [
+        "class_planes",
+        "mean_resultant_lengths",
+        "alignment",
+        "eigenvector_images",
+        "largest_eigenvalues",
+    ],
 )
 def test_axes_are_labelled(name):
     labelled(FIGURES[name])
@@ -111,3 +120,14 @@ def test_histograms_are_shares_of_all_values():
             values, edges, _ = stairs.get_data()
             assert values.sum() == pytest.approx(1)
             assert len(edges) == len(values) + 1
+
+
+def test_the_largest_eigenvalues_of_g_are_drawn_by_rank_a_line_for_each_step():
+    axes = FIGURES["largest_eigenvalues"].axes[0]
+    *curves, dashed = axes.get_lines()
+    for drawn, values in zip(curves, with_outliers(10, 5).arrays["outlier_values"], strict=True):
+        rank, y = points(drawn)
+        np.testing.assert_array_equal(rank, np.arange(1, 21))
+        np.testing.assert_array_equal(y, values)
+    assert axes.get_yscale() == "log"
+    assert set(points(dashed)[0]) == {10}
