@@ -178,7 +178,7 @@ EARLY = tuple(map(_simple_cnn, (0.02, 0.2)))
 EARLY_PAPER = tuple(map(_simple_cnn_paper, (0.02, 0.2)))
 BY_LR = tuple(map(_simple_cnn, (0.01, 0.1)))
 BY_LR_PAPER = tuple(map(_simple_cnn_paper, (0.01, 0.1)))
-MORE_SEEDS = in_float32(BY_LR + EARLY, 1) + in_float32((*BY_LR, EARLY[1]), 2)
+MORE_SEEDS = in_float32(BY_LR + EARLY, 1) + in_float32(BY_LR + EARLY, 2)
 BY_BATCH = tuple(_simple_cnn(0.1, batch) for batch in (32, 512))
 """Beside those of ``BY_LR`` with the same η."""
 BY_BATCH_RUNS = in_float32(BY_BATCH, 0) + in_float32(BY_BATCH, 1)
@@ -212,7 +212,7 @@ FIGURES: Mapping[str, Figure] = {
     "be02": Figure(
         "The early phase: λ_K, λ_H and α*",
         f"{SIMPLE_SETTING}, η = 0.02, 0.2",
-        EARLY + in_float32(EARLY, 1) + in_float32(EARLY[1:], 2),
+        EARLY + in_float32(EARLY, 1) + in_float32(EARLY, 2),
         seeds(EARLY_PAPER, 3),
     ),
     "be03": Figure(
