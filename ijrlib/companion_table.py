@@ -181,7 +181,7 @@ BY_LR_PAPER = tuple(map(_simple_cnn_paper, (0.01, 0.1)))
 MORE_SEEDS = in_float32(BY_LR + EARLY, 1) + in_float32(BY_LR + EARLY, 2)
 BY_BATCH = tuple(_simple_cnn(0.1, batch) for batch in (32, 512))
 """Beside those of ``BY_LR`` with the same η."""
-BY_BATCH_RUNS = in_float32(BY_BATCH, 0) + in_float32(BY_BATCH, 1)
+BY_BATCH_RUNS = tuple(run for seed in range(3) for run in in_float32(BY_BATCH, seed))
 BY_BATCH_PAPER = tuple(_simple_cnn_paper(0.1, batch) for batch in (32, 512))
 MLP_BY_LR = tuple(map(_mlp, (0.01, 0.1)))
 MLP_BY_LR_PAPER = tuple(map(_mlp_paper, (0.01, 0.1)))
