@@ -6,7 +6,9 @@ import io
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 
 def points(artist) -> tuple[np.ndarray, np.ndarray]:
@@ -19,6 +21,27 @@ def line(figure: Figure, label: str, axes: int = 0) -> tuple[np.ndarray, np.ndar
     """The one line of a panel with this text in its label."""
     (found,) = (x for x in figure.axes[axes].get_lines() if label in str(x.get_label()))
     return points(found)
+
+
+def draws(artist, x, y) -> None:
+    """A drawn line goes through these points."""
+    np.testing.assert_allclose(points(artist), (x, y))
+
+
+def curves(axes: Axes) -> list[Line2D]:
+    """The lines of a panel that have more than two points: what was measured, no marks."""
+    return [x for x in axes.get_lines() if len(points(x)[0]) > 2]
+
+
+def fills(band, x, low, high) -> None:
+    """A shaded band has these edges."""
+    vertices = {tuple(vertex) for vertex in band.get_paths()[0].vertices}
+    assert vertices == {*zip(x, low, strict=True), *zip(x, high, strict=True)}
+
+
+def scatters(cloud, x, y) -> None:
+    """A drawn cloud has these points."""
+    np.testing.assert_allclose(cloud.get_offsets(), np.transpose((x, y)))
 
 
 def card(figure: Figure) -> None:

@@ -183,8 +183,8 @@ def phase_run(
     series["test_accuracy"] = np.minimum(step, 200) / 400
     series["train_accuracy"] = step / PHASE_END
     series["train_loss"], series["test_loss"] = np.exp(-step / 100), np.exp(-step / 200)
-    for name in ("logit_norm", "logit_sum", "weight_norm", "distance"):
-        series[name] = 1.0 + step
+    for slope, name in enumerate(("logit_norm", "logit_sum", "weight_norm", "distance"), 1):
+        series[name] = 1.0 + slope * step
     series["gradient_alignment"] = 0.5
     for name, value in (("mean", 0.6), ("q25", 0.4), ("q75", 0.9), ("correct", 0.95)):
         series[f"descent_cosine_{name}"] = value

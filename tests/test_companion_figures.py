@@ -8,7 +8,7 @@ mpl.use("Agg")
 
 import numpy as np
 import pytest
-from figure_checks import card, labelled, points
+from figure_checks import card, curves, draws, labelled, points, scatters
 from synthetic_runs import break_even_run, path_run
 
 from ijrlib import companion_criteria, companion_figures
@@ -145,6 +145,35 @@ def test_a_quantity_that_no_run_has_leaves_its_panel_empty():
     figure = companion_figures.early_phase([run])
     (two,) = figure.axes[3].get_lines()
     assert set(points(two)[1]) == {2.0}
+
+
+def test_batches_and_single_examples_are_a_point_for_each_step_beside_the_line_of_equals():
+    series = PAIR[0].series
+    axes = FIGURES["batch_and_single"].axes[0]
+    single, batch = series["covariance_norm_single"], series["covariance_norm"]
+    scatters(axes.collections[0], single, batch)
+    np.testing.assert_array_equal(axes.collections[0].get_array(), series["step"])
+    x, y = points(axes.get_lines()[0])
+    np.testing.assert_array_equal(x, y)
+
+
+def test_on_one_time_axis_each_run_has_a_column_with_its_own_values():
+    figure = FIGURES["one_time_axis"]
+    _, small = PAIR
+    for k, run in enumerate(PAIR):
+        values = run.series.assign(growth=companion_criteria.stability(run).to_numpy())
+        for row, name in (
+            (0, "covariance_norm"),
+            (0, "sharpness"),
+            (1, "growth"),
+            (2, "jacobian_norm_sq"),
+            (3, "impurity_mean"),
+        ):
+            label, axes = companion_figures.LABELS[name], figure.axes[2 * row + k]
+            (drawn,) = (x for x in axes.get_lines() if x.get_label() == label)
+            draws(drawn, run.config.lr * values["step"], values[name])
+    grey, _ = curves(figure.axes[4])  # the first column has that of the small η for comparison
+    draws(grey, 0.02 * small.series["step"], small.series["jacobian_norm_sq"])
 
 
 def test_events_are_marked_at_their_times():

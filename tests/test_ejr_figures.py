@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from figure_checks import card, labelled, points
+from figure_checks import card, curves, draws, labelled, points
 from synthetic_runs import arm_run
 
 from ijrlib import ejr_figures
@@ -15,9 +15,9 @@ RATES = (0.03, 0.1, 0.3)
 
 
 def with_curvature(run):
-    step = run.series["step"].to_numpy()
+    level = run.config.lr * run.series["test_accuracy"] * (1 + run.series["step"])
     columns = {
-        name: factor * (1 + step)
+        name: factor * level
         for factor, name in enumerate(("sharpness", "jacobian_norm_sq", "impurity_mean"), 1)
     }
     return dataclasses.replace(run, series=run.series.assign(**columns))
@@ -30,10 +30,10 @@ RUNS = [
     for k, arm in enumerate(({}, EJR))
 ]
 WIDE = [
-    arm_run(network, 0.5, seed=seed, fall=0.01, **arm)
-    for network in ("wrn10_2",)
+    arm_run("wrn10_2", 0.5 + level, loss=1 + level, seed=seed, fall=0.01, **arm)
     for seed in (0, 1)
-    for arm in ({}, {"regularizer": "ejr_v1", "rho": 2.0})
+    for k, arm in enumerate(({}, {"regularizer": "ejr_v1", "rho": 2.0}))
+    for level in [0.1 * k + 0.02 * seed]
 ]
 ARMS = [{}, EJR, *ALTERNATIVES]
 BESIDE = [
@@ -75,16 +75,16 @@ def test_accuracies_are_means_over_seeds_with_a_point_for_each():
 def test_beside_each_other_each_regularizer_is_a_line_through_means_with_the_range_of_its_seeds():
     names = ("test_accuracy", "sharpness", "jacobian_norm_sq", "impurity_mean")
     for axes, name in zip(FIGURES["beside"].axes, names, strict=True):
-        curves = [line for line in axes.get_lines() if len(points(line)[0]) > 2]
-        assert len(curves) == len(axes.collections) == len(ARMS)
-        for k, (line, band) in enumerate(zip(curves, axes.collections, strict=True)):
+        lines = curves(axes)
+        assert len(lines) == len(axes.collections) == len(ARMS)
+        for k, (line, band) in enumerate(zip(lines, axes.collections, strict=True)):
             seeds = np.array([BESIDE[k + seed * len(ARMS)].series[name] for seed in (0, 1)])
             seeds = 100 * seeds if name == "test_accuracy" else seeds
             np.testing.assert_allclose(points(line)[1], seeds.mean(0))
             edges = band.get_paths()[0].vertices[:, 1]
             np.testing.assert_allclose((edges.min(), edges.max()), (seeds.min(), seeds.max()))
-        assert len({(line.get_color(), line.get_linestyle()) for line in curves}) == len(ARMS)
-        assert len({line.get_color() for line in curves}) == 4
+        assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == len(ARMS)
+        assert len({line.get_color() for line in lines}) == 4
         flat = [points(line)[1][0] for line in axes.get_lines() if len(points(line)[0]) == 2]
         assert flat == [2 / 0.1] * (name == "sharpness")
     (legend,) = FIGURES["beside"].legends
@@ -100,19 +100,28 @@ def test_beside_each_other_each_regularizer_is_a_line_through_means_with_the_ran
     ]
 
 
-def test_along_training_time_is_the_step_times_the_learning_rate():
+def test_along_training_every_run_is_drawn_against_the_step_times_the_learning_rate():
     panels = np.reshape(FIGURES["along_training"].axes, (3, 4))
+    names = ("test_accuracy", "sharpness", "jacobian_norm_sq", "impurity_mean")
     for row, lr in zip(panels, RATES, strict=True):
-        for column, axes in enumerate(row):
-            curves = [line for line in axes.get_lines() if len(points(line)[0]) > 2]
-            assert len(curves) == 4
-            assert {line.get_linestyle() for line in curves} == {"-", "--"}
-            for line in curves:
-                assert points(line)[0][-1] == pytest.approx(100 * lr)
-            if column == 1:
+        runs = [run for run in RUNS if run.config.lr == lr]
+        for axes, name in zip(row, names, strict=True):
+            scale = 100 if name == "test_accuracy" else 1
+            for line, run in zip(curves(axes), runs, strict=True):
+                draws(line, lr * run.series["step"], scale * run.series[name])
+                assert line.get_linestyle() == ("-" if run.config.regularizer == "none" else "--")
+            if name == "sharpness":
                 (dotted,) = (line for line in axes.get_lines() if line.get_linestyle() == ":")
                 assert points(dotted)[1][0] == pytest.approx(2 / lr)
         assert [axes.get_yscale() for axes in row] == ["linear", "log", "log", "linear"]
+
+
+def test_over_epochs_every_run_is_drawn_accuracy_in_per_cent():
+    accuracy, loss = FIGURES["over_epochs"].axes
+    for axes, name, scale in ((accuracy, "test_accuracy", 100), (loss, "test_loss", 1)):
+        for line, run in zip(curves(axes), WIDE, strict=True):
+            draws(line, run.series["step"] / (1000 // 128), scale * run.series[name])
+            assert line.get_linestyle() == ("-" if run.config.regularizer == "none" else "--")
 
 
 def test_epochs_are_marked_where_the_learning_rate_decays():

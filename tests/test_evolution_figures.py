@@ -10,7 +10,8 @@ mpl.use("Agg")
 
 import numpy as np
 import pytest
-from figure_checks import card, labelled, line, points
+from figure_checks import card, curves, draws, labelled, line, points, scatters
+from matplotlib.collections import PathCollection
 from synthetic_runs import PHASE_ONSET, PHASE_PEAK, phase_run
 
 from ijrlib import embedding, evolution_criteria, evolution_figures
@@ -57,6 +58,15 @@ def test_the_path_shows_the_cosines_of_the_gram_matrix_and_the_onset():
     assert FIGURES["path"].axes[1].get_title(loc="left") == "steps 0–200"
 
 
+def test_the_path_is_that_of_the_embedding_whole_and_around_the_onset():
+    places, steps = RUN.arrays["trajectory_umap"], RUN.arrays["trajectory_umap.steps"]
+    for axes, last in zip(FIGURES["path"].axes[:2], (300, 200), strict=True):
+        (cloud,) = (x for x in axes.collections if isinstance(x, PathCollection))
+        scatters(cloud, *places[: last + 1].T)
+        np.testing.assert_array_equal(cloud.get_array(), steps[: last + 1])
+        draws(axes.get_lines()[0], *places[: last + 1].T)
+
+
 def test_a_path_without_onset_is_shown_around_its_middle():
     low = phase_run(lr=0.04)
     low.series["sharpness"] /= 2
@@ -70,6 +80,30 @@ def test_the_band_of_phase_2_is_where_the_phases_are():
         band = axes.patches[0].get_extents().transformed(axes.transData.inverted())
         assert (band.x0, band.x1) == pytest.approx((PHASE_ONSET, PHASE_PEAK))
         assert [t.get_text() for t in axes.texts] == ["I", "II", "III"]
+
+
+def test_the_phases_are_shown_by_what_was_measured():
+    *quantities, losses, accuracies = FIGURES["three_phases"].axes
+    names = ("sharpness", "jacobian_norm_sq", "impurity_mean")
+    for axes, name in zip(quantities, names, strict=True):
+        draws(curves(axes)[0], RUN.series["step"], RUN.series[name])
+    for axes, name in ((losses, "loss"), (accuracies, "accuracy")):
+        for drawn, part in zip(curves(axes), ("train", "test"), strict=True):
+            assert drawn.get_label() == part
+            draws(drawn, RUN.series["step"], RUN.series[f"{part}_{name}"])
+
+
+def test_a_comparison_draws_the_measurements_of_every_run_and_the_median_of_a_first_seed():
+    names = ("sharpness", "jacobian_norm_sq", "impurity_mean")
+    for axes, name in zip(FIGURES["evolution"].axes, names, strict=True):
+        faint = [x for x in axes.get_lines() if x.get_alpha() == 0.2]
+        for drawn, run in zip(faint, reversed(LRS), strict=True):
+            draws(drawn, run.series["step"], run.series[name])
+        strong = [x for x in axes.get_lines() if "eta" in str(x.get_label())]
+        for drawn, run in zip(strong, reversed(LRS[:3]), strict=True):
+            smooth = evolution_figures.running_median(run.series[name].to_numpy())
+            draws(drawn, run.series["step"], smooth)
+            assert drawn.get_label() == rf"$\eta$ = {run.config.lr:g}"
 
 
 def test_a_comparison_draws_every_run_and_smooths_the_first_seed_of_each_setting():
@@ -160,10 +194,13 @@ def test_accuracies_are_those_of_training_and_test():
         np.testing.assert_array_equal(np.transpose(points(drawn)), frame.to_numpy())
 
 
-def test_norms_are_drawn_up_to_a_step_and_every_so_many():
-    for axes in FIGURES["norms"].axes:
-        steps, _ = points(axes.get_lines()[0])
-        np.testing.assert_array_equal(steps, np.arange(0, 101, 10))
+def test_norms_are_drawn_throughout_or_up_to_a_step_and_every_so_many():
+    names = ("logit_norm", "logit_sum", "weight_norm", "distance")
+    throughout = evolution_figures.norms(RUN)
+    for figure, frame in ((throughout, RUN.series), (FIGURES["norms"], RUN.series[:101:10])):
+        for axes, name in zip(figure.axes, names, strict=True):
+            draws(axes.get_lines()[0], frame["step"], frame[name])
+            assert axes.get_ylabel().startswith(name.replace("_", " "))
 
 
 def test_each_layer_has_a_panel():

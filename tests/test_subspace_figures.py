@@ -8,14 +8,24 @@ mpl.use("Agg")
 
 import numpy as np
 import pytest
-from figure_checks import card, labelled, line, points
+from figure_checks import card, draws, fills, labelled, line, points
 from matplotlib.collections import PathCollection
 from synthetic_runs import PHASE_PEAK, phase_run
 from test_claims import with_outliers
 
-from ijrlib import conventions, subspace_figures
+from ijrlib import conventions, subspace_criteria, subspace_figures
 
-RUN = phase_run()
+COSINES = ("mean", "q25", "q75", "correct")
+RUN, RANDOM = phase_run(), np.random.default_rng(0)
+for name in (
+    "gradient_alignment",
+    *(f"descent_cosine_{part}" for part in COSINES),
+    "subspace_alignment_gradient",
+    "subspace_alignment_top",
+):
+    RUN.series[name] = RANDOM.uniform(0.1, 0.9, len(RUN.series))
+for name in ("class_mean_cosines", "stretch_counts", "cos_sq_counts"):
+    RUN.arrays[name] = RANDOM.uniform(0.1, 0.9, RUN.arrays[name].shape)
 SIX = (500, 1000, 1500, 2000, 3000, 4000)
 FIGURES = {
     "scaled_eigenvectors": subspace_figures.scaled_eigenvectors(RUN),
@@ -61,9 +71,12 @@ def test_the_heat_map_is_the_matrix_at_the_peak_with_its_entries_printed():
     assert len(axes.patches) == 9
 
 
-def test_several_stages_share_one_color_scale():
+def test_several_stages_show_their_matrices_on_one_color_scale():
     panels = [a for a in FIGURES["class_mean_cosines"].axes if a.get_images()]
-    assert len(panels) == 6
+    for axes, paper_step in zip(panels, SIX, strict=True):
+        matrix, step = subspace_criteria.at_stage(RUN, "class_mean_cosines", paper_step)
+        np.testing.assert_array_equal(image(axes), matrix)
+        assert axes.get_title(loc="left").startswith(f"step {step}:")
     assert {a.get_images()[0].get_clim() for a in panels} == {(-1, 1)}
     assert all("peak" in a.get_title(loc="left") for a in panels)
 
@@ -105,6 +118,23 @@ def test_resultant_lengths_are_square_roots_of_the_diagonal():
     assert random[0] == pytest.approx(1 / np.sqrt(50))
 
 
+def test_alignments_are_drawn_as_measured():
+    left, middle, right = FIGURES["alignment"].axes
+    series = RUN.series
+    step = series["step"]
+    mean, low, high, correct = (series[f"descent_cosine_{part}"] for part in COSINES)
+    draws(left.get_lines()[0], step, series["gradient_alignment"])
+    for drawn, values in zip(middle.get_lines(), (mean, correct), strict=True):
+        draws(drawn, step, values)
+    fills(middle.collections[0], step, low, high)
+    empty = series["classes_present"] < 10
+    solid, filled, hollow = (right.get_lines()[k::3] for k in range(3))
+    for k, name in enumerate(("subspace_alignment_gradient", "subspace_alignment_top")):
+        draws(solid[k], step, series[name])
+        draws(filled[k], step[~empty], series[name][~empty])
+        draws(hollow[k], step[empty], series[name][empty])
+
+
 def test_alignment_is_hollow_where_a_class_is_empty():
     figure = FIGURES["alignment"]
     _, dashed = line(figure, "random")
@@ -115,11 +145,18 @@ def test_alignment_is_hollow_where_a_class_is_empty():
 
 
 def test_histograms_are_shares_of_all_values():
-    for axes in FIGURES["eigenvector_images"].axes:
-        for stairs in axes.patches:
-            values, edges, _ = stairs.get_data()
-            assert values.sum() == pytest.approx(1)
-            assert len(edges) == len(values) + 1
+    left, right = FIGURES["eigenvector_images"].axes
+    stretch, cos_sq = RUN.arrays["stretch_counts"], RUN.arrays["cos_sq_counts"]
+    for stairs, counts, bins in zip(
+        (*left.patches, *right.patches),
+        (stretch.sum((0, 1)), stretch[:, 0].sum(0), cos_sq.sum(0)),
+        (conventions.STRETCH_BINS, conventions.STRETCH_BINS, conventions.COS_SQ_BINS),
+        strict=True,
+    ):
+        values, edges, _ = stairs.get_data()
+        np.testing.assert_allclose(values, counts / counts.sum())
+        np.testing.assert_array_equal(edges, bins)
+    assert [stairs.get_label() for stairs in left.patches] == ["all $i < C$", "$i = 1$"]
 
 
 def test_the_largest_eigenvalues_of_g_are_drawn_by_rank_a_line_for_each_step():
