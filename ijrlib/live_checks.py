@@ -168,6 +168,11 @@ STANDARD_ERRORS = 4.0
 HALVINGS = 6
 
 
+def _norm_estimates(jacobian: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """C·‖Ju‖² for each row of u."""
+    return u.shape[1] * ((u @ jacobian.T) ** 2).sum(axis=1)
+
+
 def ejr_estimator(runs: Sequence[Run]) -> Measurement:
     """C·‖Ju‖² over ``DRAWS`` draws of u on the sphere, against ‖J‖_F², for random J (50, C)."""
     rng = np.random.default_rng(4)
@@ -176,7 +181,7 @@ def ejr_estimator(runs: Sequence[Run]) -> Measurement:
         jacobian = rng.standard_normal((50, classes)) * rng.exponential(size=classes)
         u = rng.standard_normal((DRAWS, classes))
         u /= np.linalg.norm(u, axis=1, keepdims=True)
-        values = classes * ((u @ jacobian.T) ** 2).sum(axis=1)
+        values = _norm_estimates(jacobian, u)
         error = values.std(ddof=1) / DRAWS**0.5
         off.append(float(abs(values.mean() - (jacobian**2).sum()) / error))
     return Measurement(
@@ -184,6 +189,11 @@ def ejr_estimator(runs: Sequence[Run]) -> Measurement:
         f"{', '.join(map(str, CLASSES))}",
         max(off) <= STANDARD_ERRORS,
     )
+
+
+def _first_order(gradient: np.ndarray, along: np.ndarray, length: float, mu: float) -> float:
+    """∇Lᵀ⟨J⟩u/‖⟨J⟩u‖ + μ‖⟨J⟩u‖, for ⟨J⟩u of this direction and length."""
+    return float(gradient @ along + mu * length)
 
 
 def ejr_first_order(runs: Sequence[Run]) -> Measurement:
@@ -212,10 +222,10 @@ def ejr_first_order(runs: Sequence[Run]) -> Measurement:
             return np.einsum("nci,nc->i", jacobians, weights)
 
         along = (a @ theta + b).mean(axis=0).T @ u
-        length = np.linalg.norm(along)
+        length = float(np.linalg.norm(along))
         along /= length
         without = slope(theta) - mu * length * along  # ∇L
-        first_order = without @ along + mu * length
+        first_order = _first_order(without, along, length, mu)
         way = np.linspace(0, first_rho, 201)
         second = [np.imag(slope(theta + (t + COMPLEX_STEP * 1j) * along)) @ along for t in way]
         bound = 0.5 * np.abs(second).max() / COMPLEX_STEP

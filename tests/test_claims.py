@@ -32,6 +32,7 @@ from ijrlib import (
     experiments,
     live_checks,
     logits,
+    power_iteration,
     sharpest_criteria,
     store,
     subspace_criteria,
@@ -791,6 +792,19 @@ def test_detrending_removes_a_slow_trend_and_keeps_an_oscillation():
     assert np.std(both[inner]) == pytest.approx(0.1 / 2**0.5, rel=0.1)
 
 
+def test_correlations_are_told_for_each_width_of_the_running_median_and_window():
+    run = with_columns(SGD, sharpness=SGD.series["sharpness"].where(SGD.series["step"] < 1500, 1.0))
+    table = criteria.correlations_by_width(run, widths=(5, 11))
+    assert [row[0] for row in table] == ["5", "11"] and [row[3] for row in table] == ["–", "–"]
+    for row in table:
+        for told, start in zip(row[1:3], (0, 1000), strict=True):
+            part = run.series[run.series["step"].between(start, start + 200)]
+            log = np.log(part[["sharpness", "jacobian_norm_sq"]])
+            trend = log.rolling(int(row[0]), center=True, min_periods=1).median()
+            assert float(told) == pytest.approx((log - trend).corr().iloc[0, 1], abs=0.005001)
+    assert len({told for row in table for told in row[1:3]}) == 4
+
+
 # -- what cannot be decided ------------------------------------------------------------------------
 
 
@@ -888,11 +902,59 @@ def test_claims_that_need_no_run_hold_as_the_page_is_built(claim):
     assert verdict.verdict == "reproduced", verdict
 
 
-def test_a_wrong_logit_hessian_is_noticed_by_the_derivative_checks(monkeypatch):
+@pytest.mark.parametrize(
+    "check",
+    [
+        live_checks.equation_1,
+        live_checks.equation_4,
+        live_checks.equation_5,
+        live_checks.equation_12,
+        live_checks.fisher_is_logit_hessian,
+    ],
+)
+def test_a_wrong_logit_hessian_is_noticed(monkeypatch, check):
     right = logits.logit_hessian
     monkeypatch.setattr(logits, "logit_hessian", lambda p: right(p) * (1 + 1e-9))
-    for check in (live_checks.equation_1, live_checks.equation_4, live_checks.equation_5):
-        assert not check([]).holds
+    assert not check([]).holds
+
+
+@pytest.mark.parametrize("check", [live_checks.equation_2, live_checks.equation_3])
+def test_a_wrong_softmax_is_noticed_by_the_checks_of_its_derivatives(monkeypatch, check):
+    right = live_checks.softmax
+    monkeypatch.setattr(live_checks, "softmax", lambda z: right((1 + 1e-9) * z))
+    assert not check([]).holds
+
+
+@pytest.mark.parametrize("check", [live_checks.algorithm_1, live_checks.algorithm_1_deflated])
+def test_a_power_iteration_that_ends_at_twice_the_tolerance_is_noticed(monkeypatch, check):
+    right = power_iteration.power_iterates
+    monkeypatch.setattr(power_iteration, "power_iterates", lambda *a, **k: right(*a, **k) + 2e-5)
+    monkeypatch.setattr(live_checks, "_power", live_checks._power.__wrapped__)
+    assert not check([]).holds
+
+
+def dimension_off_by_one(values, classes):
+    return values * (classes - 1) / classes
+
+
+def six_standard_errors_off(values, classes):
+    return values + 6 * values.std(ddof=1) / len(values) ** 0.5
+
+
+@pytest.mark.parametrize("change", [dimension_off_by_one, six_standard_errors_off])
+def test_a_wrong_estimate_of_the_norm_of_the_jacobian_is_noticed(monkeypatch, change):
+    right = live_checks._norm_estimates
+    monkeypatch.setattr(
+        live_checks, "_norm_estimates", lambda j, u: change(right(j, u), u.shape[1])
+    )
+    assert not live_checks.ejr_estimator([]).holds
+
+
+@pytest.mark.parametrize("factor", [0.9999, 1.0001])
+def test_a_wrong_first_order_of_explicit_regularization_is_noticed(monkeypatch, factor):
+    right = live_checks._first_order
+    monkeypatch.setattr(live_checks, "_first_order", lambda *args: factor * right(*args))
+    assert not live_checks.ejr_first_order([]).holds
 
 
 def test_a_wrong_secular_function_is_noticed_by_the_checks_of_figure_1(monkeypatch):

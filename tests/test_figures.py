@@ -257,3 +257,16 @@ def test_figure_3_leaves_out_windows_that_a_run_has_not_come_to():
 def test_a_run_without_the_data_is_refused_with_what_is_missing(draw, run, message):
     with pytest.raises(ValueError, match=message):
         draw(run)
+
+
+def test_an_overview_draws_loss_sharpness_and_impurity_or_says_that_there_is_none():
+    loss, sharpness, impurity = figures.overview(GD).axes
+    for axes, name in ((loss, "train_loss"), (sharpness, "sharpness"), (impurity, "impurity_mean")):
+        x, y = points(axes.get_lines()[0])
+        expected = GD.series[["step", name]].dropna()
+        np.testing.assert_array_equal(x, expected["step"])
+        np.testing.assert_array_equal(y, expected[name])
+    assert set(points(sharpness.get_lines()[1])[1]) == {2 / GD.config.lr}
+    assert loss.get_yscale() == "log" and len(impurity.get_lines()) == 1
+    missing = figures.overview(SGD).axes[2]
+    assert not missing.get_lines() and missing.texts[0].get_text() == "not measured"

@@ -174,3 +174,22 @@ def test_nudged_sgd_is_labelled_by_its_factor_and_sgd_as_what_it_is():
         r"$\gamma$ = 0.1",
         r"$\gamma$ = 0.01",
     ]
+
+
+def test_norms_by_gamma_are_lambda_1_and_the_frobenius_norm_in_a_column_for_each_momentum():
+    heavy = sharpest_run(momentum=0.9)
+    still, moving = sharpest_figures.norms_by_gamma([*GAMMAS, heavy]).axes
+    assert len(still.get_lines()) == 2 * len(GAMMAS) + 1
+    for axes, run, momentum in ((still, GAMMAS[0], 0.0), (moving, heavy, 0.9)):
+        top, frobenius, *_, threshold = axes.get_lines()
+        for entry, expected in (
+            (top, run.arrays["top_values"][:, 0]),
+            (frobenius, run.series["hessian_frobenius_sq"] ** 0.5),
+        ):
+            x, y = points(entry)
+            np.testing.assert_allclose(x, 0.05 * run.arrays["top_values.steps"])
+            np.testing.assert_allclose(y, expected)
+        assert (top.get_linestyle(), frobenius.get_linestyle()) == ("-", "--")
+        assert points(threshold)[1][0] == pytest.approx(2 * (1 + momentum) / 0.05)
+    labels = [text.get_text() for text in still.get_legend().get_texts()]
+    assert labels == [r"SGD ($\gamma$ = 1)", r"$\gamma$ = 0.1", r"$\gamma$ = 0.01"]
