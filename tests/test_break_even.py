@@ -24,7 +24,7 @@ def test_the_full_batch_is_stable_up_to_two_over_eta():
         assert break_even.growth(lr, 2 / lr, 7.0, 100, None) == pytest.approx(1)
 
 
-def test_theorem_1_and_2_growth_is_one_at_the_critical_curvature_and_only_there():
+def test_break_even_theorems_1_and_2_growth_is_one_at_the_critical_curvature_and_only_there():
     """Also where λ* is not positive: SGD is then unstable at every curvature."""
     for lr in (0.02, 0.3):
         for alpha in (0.5, 20.0):

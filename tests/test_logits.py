@@ -285,7 +285,7 @@ def test_power_iteration_stops_at_its_limit_and_handles_the_zero_matrix():
 
 @BOTH
 @pytest.mark.parametrize("classes", [2, 3, 5, 10, 40])
-def test_eigensystem_diagonalizes_the_dense_matrix(classes, dtype):
+def test_the_eigensystem_of_theorem_1_b_diagonalizes_the_dense_matrix(classes, dtype):
     p = random_probabilities(7, classes, 60).astype(dtype)
     values, vectors = (t.astype(np.float64) for t in logits.eigensystem(p))
     matrix = logits.logit_hessian(p.astype(np.float64))
@@ -303,7 +303,7 @@ def test_eigensystem_diagonalizes_the_dense_matrix(classes, dtype):
 
 @settings(max_examples=60, deadline=None)
 @given(probabilities())
-def test_eigenvalues_interlace_with_the_entries_and_end_with_zero(p):
+def test_eigenvalues_interlace_and_end_with_zero_as_theorem_1_c_says(p):
     values, vectors = logits.eigensystem(p)
     ranked = -np.sort(-p)
     slack = 4 * np.finfo(p.dtype).eps * ranked  # relative to each entry
@@ -316,7 +316,7 @@ def test_eigenvalues_interlace_with_the_entries_and_end_with_zero(p):
 
 @settings(max_examples=30, deadline=None)
 @given(probabilities())
-def test_every_eigenvalue_is_accurate_relative_to_its_nearest_entry(p):
+def test_every_eigenvalue_of_theorem_1_a_is_accurate_relative_to_its_nearest_entry(p):
     values, _ = logits.eigensystem(p)
     for value, exact in zip(values, exact_eigenvalues(p, digits=700), strict=True):
         assert abs(value - exact) <= 8 * p.size * 2.0**-53 * exact + 5e-324
@@ -329,7 +329,7 @@ def test_the_first_eigenvalue_is_the_impurity():
         np.testing.assert_allclose(values[:, 0], logits.impurity(p), rtol=8 * 2.0**-52)
 
 
-def test_the_entry_at_the_class_of_rank_i_is_positive():
+def test_the_entry_of_theorem_1_b_at_the_class_of_rank_i_is_positive():
     p = random_probabilities(9, 8, 300)
     _, vectors = logits.eigensystem(p)
     order = np.argsort(-p, axis=-1, kind="stable")
@@ -379,7 +379,7 @@ def test_logit_hessian_has_rows_that_sum_to_zero_near_one_hot():
     np.testing.assert_allclose(matrix.sum(-1), 0, atol=1e-35)
 
 
-def test_secular_is_the_formula_of_the_theorem():
+def test_secular_is_the_formula_of_theorem_1_a():
     p = np.array([0.5, 0.25, 0.15, 0.1])
     lam = np.linspace(-1, 1.3, 48)  # meets no pole
     formula = 1 - (p**2 / (p - lam[:, None])).sum(-1)
@@ -391,7 +391,7 @@ def test_secular_is_the_formula_of_the_theorem():
     np.testing.assert_allclose(one_each[2], 1 - 0.25 / (0.25 - 0.1), rtol=1e-14)
 
 
-def test_secular_at_its_poles_at_zero_and_with_zero_entries():
+def test_secular_of_theorem_1_a_at_its_poles_at_zero_and_with_zero_entries():
     p = np.array([0.5, 0.5, 0.0])
     np.testing.assert_array_equal(logits.secular(p, np.array([0.0, 0.5])), [0, -np.inf])
     np.testing.assert_allclose(logits.secular(p, 0.25), 1 - 0.5 / 0.25)
@@ -411,7 +411,7 @@ def test_gini_and_its_classes():
     )
 
 
-def test_impurity_bounds_are_those_of_the_theorem():
+def test_impurity_bounds_are_those_of_theorem_1_d():
     p = np.array([[0.5, 0.25, 0.25], [0.375, 0.375, 0.25], [1, 0, 0], [0.25, 0.75, 0]])
     lower, upper = logits.impurity_bounds(p)
     np.testing.assert_array_equal(lower, [0.25, 0.375, 0, 0.25])
