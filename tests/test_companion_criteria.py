@@ -42,13 +42,6 @@ def test_a_run_that_stays_stable_has_no_break_even_point():
         companion_criteria.edge_of_stability(run)
 
 
-def test_eigenvalues_that_rise_apart_do_not_rise_together():
-    run = break_even_run()
-    assert companion_criteria.rise_together([run]).holds
-    run.series["covariance_norm"] = 1 / run.series["covariance_norm"]
-    assert not companion_criteria.rise_together([run]).holds
-
-
 def test_the_width_of_a_step_has_to_fall_to_about_two():
     run = break_even_run()
     assert companion_criteria.step_width([run]).holds
@@ -99,16 +92,6 @@ def test_paths_are_compared_within_one_seed_and_need_two_of_them():
     with pytest.raises(NotMeasured, match="fewer than 2 seeds"):
         companion_criteria.paths_part(runs[:2])
     assert companion_criteria.slow_and_fast(runs[:2], seeds=1) == [(runs[1], runs[0])]
-
-
-def test_maxima_far_from_sixty_percent_are_not_early():
-    run = break_even_run()
-    accuracy = run.series["train_accuracy"]
-    top = run.series["sharpness"].idxmax()
-    run.series["train_accuracy"] = accuracy + 0.6 - accuracy[top]
-    assert companion_criteria.reached_early([run]).holds
-    run.series["train_accuracy"] += 0.15
-    assert not companion_criteria.reached_early([run]).holds
 
 
 def test_covariances_that_have_nothing_in_common_do_not_correlate():

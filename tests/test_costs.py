@@ -1,5 +1,6 @@
 """Costs by count: PyTorch's own counter, and configurations small enough for a sum by hand."""
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -101,16 +102,20 @@ def test_gram_matrices_and_bases_of_eigensolvers_count_by_the_number_of_paramete
     assert costs.moved_bytes(spectra) == pytest.approx((2 * 30 + 540) * 35 * 36 * m)
 
 
-def test_the_estimate_is_within_a_factor_of_four_of_what_stored_runs_took():
-    """The rate of two cores is stated to a factor of two; other work on the machine is the rest.  A
-    run on one of them takes as long as on both, where its operations are small, to twice that."""
+def test_the_estimate_is_good_to_a_factor_of_two_in_the_median_and_of_four_for_nearly_all_runs():
+    """Both in seconds of one core: two for a second of the estimate, one for each thread of a run.
+    The rate of two cores is stated to a factor of two; other work on the machine is the rest, and
+    that two threads are less than twice as fast as one where operations are small."""
     runs = [run for run in store.find() if run.provenance["device"] == "cpu"]
-    assert runs
-    for run in runs:
-        predicted = costs.cpu_seconds(run.config)
-        took = run.provenance["wall_seconds"]
-        on_two = took * run.provenance["threads"] / 2
-        assert predicted > on_two / 4 and predicted < 4 * took, run.config.name
+    predicted = np.array([2 * costs.cpu_seconds(run.config) for run in runs])
+    took = np.array([run.provenance["wall_seconds"] * threads(run) for run in runs])
+    ratio = predicted / took
+    assert 1 / 2 < np.median(ratio) < 2
+    assert ((ratio > 1 / 4) & (ratio < 4)).mean() >= 0.95
+
+
+def threads(run):
+    return run.provenance["threads"] * run.provenance.get("processes", 1)
 
 
 def test_a_rule_that_sets_in_after_the_last_step_searches_for_nothing():

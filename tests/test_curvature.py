@@ -178,8 +178,9 @@ def test_products_do_not_depend_on_how_many_graphs_are_kept(kind, cache_bytes):
     loss = LOSSES["cross_entropy"]
     linear = linearize(model, loss, (x, y), chunk=8, cache_bytes=cache_bytes)
     jacobian = dense.jacobians(model, x).mean(0)
-    v = torch.randn(len(linear.gradient), dtype=torch.float64)
-    u = torch.randn(dense.CLASSES, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    v = torch.randn(len(linear.gradient), generator=generator, dtype=torch.float64)
+    u = torch.randn(dense.CLASSES, generator=generator, dtype=torch.float64)
     close = {"rtol": 1e-9, "atol": 1e-11}
     hessian = dense.hessian(model, "cross_entropy", x, y)
     torch.testing.assert_close(linear.hessian @ v, hessian @ v, **close)
@@ -259,7 +260,8 @@ def test_a_single_example_and_a_single_parameter(examples):
         def forward(self, x):
             return self.scale.tanh() * x
 
-    model, x = OneParameter(), torch.randn(examples, 3, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    model, x = OneParameter(), torch.randn(examples, 3, generator=generator, dtype=torch.float64)
     y = torch.zeros(examples, dtype=torch.long)
     found = room.curvature(model, LOSSES["cross_entropy"], (x, y))
     hessian = dense.hessian(model, "cross_entropy", x, y)
