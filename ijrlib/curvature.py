@@ -264,7 +264,8 @@ def _singular_pair(
     start = None if previous is None else previous.singular
     normal = _normal(linear.mean_jacobian)
     if subset is None:
-        count = 1 if start is None else min(2, normal.shape[0])
+        # two of them, lest a random start with little of the top one stop at the next
+        count = min(2, normal.shape[0])
         residual = _residual(two_level.COLD_RESIDUAL, rtol)
         return top_eigenpairs(normal, count, start, rtol=residual, seed=seed)[0]
     return two_level.top_eigenpair(

@@ -19,6 +19,7 @@ import contextlib
 import copy
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from numbers import Integral
@@ -38,6 +39,7 @@ from ijrlib.operators import (
     cross_entropy,
     evaluation_mode,
     linearize,
+    logits_in,
 )
 
 if TYPE_CHECKING:
@@ -46,6 +48,10 @@ if TYPE_CHECKING:
 COLD_EVERY = 25
 """Every so many measurements, the first one among them, start cold and ask H independently of what
 was followed and of the subset of examples that leads elsewhere."""
+
+SOFTMAX_TOLERANCE = 1e-3
+"""Relative difference at which the Hessian of a loss in the logits is no longer that of the
+cross-entropy."""
 
 Inputs: TypeAlias = "Tensor | Sequence[Tensor] | Mapping[str, Tensor]"
 """What the model is called with: one tensor, several by position or several by name."""
@@ -62,11 +68,12 @@ class CurvatureMonitor:
     uncompiled.  The device has to know float64, which Apple's MPS does not.
 
     Args:
-        model: returns logits (n, C), or an object or a mapping that has them as ``logits``.
+        model: returns logits (n, C), or an object or a mapping that has them as ``logits``; (n·T,
+            C) for T positions of each example, those of one example after those of another.
         loss: mean loss of (logits, labels).
         probe: (inputs, labels), the examples to measure on, on the model's device: a few hundred of
             the training set.  Inputs are a tensor, or tensors by position or by name, each with
-            one row for each example.
+            one row for each example, as have the labels: (n, T) for T positions.
         every: steps between two measurements.  For one before the first step call :meth:`measure`.
         optimizer: for η and the threshold of stability (:func:`threshold` tells where it has one);
             None leaves them NaN.
@@ -78,6 +85,7 @@ class CurvatureMonitor:
         ValueError: for an ``every`` or a ``chunk`` that is no whole number of at least 1, a loss
             that is no function or no mean, an optimizer that is none, a probe that is no such pair,
             or rows and labels of different number.
+        UserWarning: where the optimizer has no parameter of the model.
     """
 
     def __init__(
@@ -101,10 +109,13 @@ class CurvatureMonitor:
             raise ValueError(f"optimizer: expected an Optimizer, got {type(optimizer).__name__}")
         self.inputs, self.labels = _checked(probe)
         self.model, self.loss, self.optimizer = unwrapped(model), loss, optimizer
+        if optimizer is not None and not _trains(optimizer, self.model):
+            warnings.warn("optimizer: it has no parameter of the model", stacklevel=2)
         self.every, self.chunk, self.rtol = every, chunk, rtol
         self.steps = 0
         self.rows: list[dict[str, float]] = []
         self._starts: engine.Starts | None = None
+        self._softmax = True if _is_cross_entropy(loss) else None  # None: not known yet
 
     def step(self) -> dict[str, float] | None:
         """Count a step of training, after ``optimizer.step()``; the new row where one is due."""
@@ -115,7 +126,8 @@ class CurvatureMonitor:
         """Measure now; add the row and return it.
 
         Its entries: step; loss, sharpness ‖H‖ with its relative residual, jacobian_norm_sq
-        ‖⟨J⟩‖², impurity_mean ⟨λ^(1)⟩ (NaN where the loss is no cross-entropy) and
+        ‖⟨J⟩‖², impurity_mean ⟨λ^(1)⟩ (NaN where the Hessian of the loss in the logits is not that
+        of the cross-entropy, the same multiple of M for every example) and
         gradient_alignment |cos(g, r)| on the probe; lr η and threshold, above which a quadratic
         with such a sharpness is unstable under the optimizer (:func:`threshold`); seconds that it
         took.  Once the model has diverged, numbers are NaN, and nothing is raised.  Examples whose
@@ -142,16 +154,13 @@ class CurvatureMonitor:
         ):
             found = self._measured()
         self._starts = found.starts
-        p_top = float("nan")
-        if _is_cross_entropy(self.loss):
-            p_top = engine.mean_impurity(found.logits)
         row = {
             "step": self.steps,
             "loss": found.loss,
             "sharpness": found.top.value,
             "sharpness_residual": found.top.residual,
             "jacobian_norm_sq": found.jacobian_norm**2,
-            "impurity_mean": p_top,
+            "impurity_mean": engine.mean_impurity(found.logits) if self._softmax else math.nan,
             "gradient_alignment": found.gradient_alignment,
             "lr": _learning_rate(self.optimizer),
             "threshold": threshold(self.optimizer),
@@ -170,13 +179,17 @@ class CurvatureMonitor:
             loss = partial(_stateless, loss)
         inputs = _mapped(self.inputs, partial(_as_type, dtype=dtype))
         labels = _as_type(self.labels, dtype)
+        if _is_cross_entropy(self.loss) and labels.ndim == 2 and not labels.is_floating_point():
+            loss = partial(_by_position, loss)
         index = torch.arange(len(labels), device=labels.device)
         try:
             linear = linearize(_OnProbe(model, inputs), loss, (index, labels), chunk=self.chunk)
-        except RuntimeError as error:
-            if model is not self.model:
-                error.add_note(f"in a copy of the model in {dtype}, in which it is measured")
+        except Exception as error:
+            what = "the model" if model is self.model else f"a copy of the model in {dtype}"
+            error.add_note(f"in measuring {what} on the probe")
             raise
+        if self._softmax is None:
+            self._softmax = _has_softmax_hessian(self.loss, linear.logits, self.labels)
         if self._starts and len(self._starts.top) != len(linear.gradient):
             self._starts = None  # layers have been frozen or unfrozen
         independent = len(self.rows) % COLD_EVERY == 0
@@ -212,20 +225,10 @@ class _OnProbe(nn.Module):
     def forward(self, index: Tensor) -> Tensor:
         taken = _mapped(self.inputs, lambda t: t[index])
         if isinstance(taken, Tensor):
-            out = self.model(taken)
-        elif isinstance(taken, Mapping):
-            out = self.model(**taken)
-        else:
-            out = self.model(*taken)
-        if isinstance(out, Mapping):
-            out = out.get("logits", out)
-        logits = out if isinstance(out, Tensor) else getattr(out, "logits", None)
-        if not isinstance(logits, Tensor):
-            raise ValueError(
-                "model: expected logits, or an object or a mapping that has them as `logits`, got "
-                f"{type(out).__name__}"
-            )
-        return logits
+            return logits_in(self.model(taken))
+        if isinstance(taken, Mapping):
+            return logits_in(self.model(**taken))
+        return logits_in(self.model(*taken))
 
 
 def threshold(optimizer: torch.optim.Optimizer | None) -> float:
@@ -301,11 +304,42 @@ def _learning_rate(optimizer: torch.optim.Optimizer | None) -> float:
     return rates.pop() if len(rates) == 1 else math.nan
 
 
+def _by_position(loss: Loss, z: Tensor, labels: Tensor) -> Tensor:
+    """The loss of labels (n, T) that have a row of logits each."""
+    return loss(z, labels.reshape(-1))
+
+
+def _trains(optimizer: torch.optim.Optimizer, model: nn.Module) -> bool:
+    """Whether the optimizer has a parameter of the model."""
+    own = {id(p) for p in model.parameters()}
+    return any(id(p) in own for group in optimizer.param_groups for p in group["params"])
+
+
 def _is_cross_entropy(loss: object) -> bool:
-    """Whether M = diag(p) − ppᵀ, which smoothed labels leave as it is."""
+    """Whether it is known for M = diag(p) − ppᵀ, which smoothed labels leave as it is."""
     if type(loss) is nn.CrossEntropyLoss:  # not one that is made out of it
         return loss.weight is None
     return loss in (cross_entropy, F.cross_entropy)
+
+
+def _has_softmax_hessian(loss: Loss, z: Tensor, labels: Tensor) -> bool | None:
+    """Whether the Hessian of the loss in the logits z is the same multiple of M for every row, or 0
+    where a label is ignored; along a random direction and in float64.  None where that cannot be
+    told: of logits that are not finite, and where it is 0 throughout."""
+    z = z.detach().double().requires_grad_()
+    v = torch.randn(z.shape, dtype=z.dtype, generator=torch.Generator().manual_seed(0)).to(z.device)
+    try:
+        loss = _converted(loss, z.dtype)
+        (slope,) = torch.autograd.grad(loss(z, _as_type(labels, z.dtype)), z, create_graph=True)
+        (product,) = torch.autograd.grad((slope * v).sum(), z)
+    except (RuntimeError, ValueError):  # as of a loss that is linear
+        return False
+    p = z.detach().softmax(-1)
+    expected = p * (v - (p * v).sum(-1, keepdim=True)) * product.any(-1, keepdim=True)
+    if not bool(product.any()) or not bool(product.isfinite().all()):
+        return None
+    error = product - expected * ((product * expected).sum() / expected.square().sum())
+    return bool(error.norm() <= SOFTMAX_TOLERANCE * product.norm())
 
 
 def _checked(probe: object) -> tuple[Inputs, Tensor]:
@@ -326,7 +360,7 @@ def _checked(probe: object) -> tuple[Inputs, Tensor]:
     if not counts or not len(labels) or any(count != len(labels) for count in counts):
         raise ValueError(
             f"probe: expected as many rows as labels, at least one; got {counts} rows and "
-            f"{len(labels)} labels"
+            f"{len(labels)} labels (labels of T positions of each row have shape (rows, T))"
         )
     return inputs, labels
 

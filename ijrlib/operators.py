@@ -215,7 +215,29 @@ def check_logits(z: object) -> None:
     if not isinstance(z, Tensor):
         raise ValueError(f"model: expected logits as a tensor, got {type(z).__name__}")
     if z.ndim != 2:
-        raise ValueError(f"expected logits of shape (examples, classes), got {tuple(z.shape)}")
+        hint = "a single number for each example goes in a row of its own"
+        if z.ndim > 2:
+            hint = "positions or pixels go in rows, with the classes as the last axis"
+        raise ValueError(
+            f"expected logits of shape (examples, classes), got {tuple(z.shape)}; {hint}"
+        )
+
+
+def logits_in(out: object) -> Tensor:
+    """The logits that a model returned, or that the object or mapping that it returned has.
+
+    Raises:
+        ValueError: where there are none.
+    """
+    if isinstance(out, Mapping):
+        out = out.get("logits", out)
+    z = out if isinstance(out, Tensor) else getattr(out, "logits", None)
+    if not isinstance(z, Tensor):
+        raise ValueError(
+            "model: expected logits, or an object or a mapping that has them as `logits`, got "
+            f"{type(out).__name__}"
+        )
+    return z
 
 
 class _Passes:

@@ -22,6 +22,8 @@ import contextlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -33,6 +35,7 @@ from ijrlib.operators import (
     check_reduction,
     chunks,
     flatten,
+    logits_in,
     trainable,
     unflatten,
 )
@@ -83,7 +86,8 @@ def jacobian_penalty(
 
     Raises:
         ValueError: for logits of another shape or without a graph, parameters that are no tensors
-            or of which none is trained, and a graph whose gradient cannot be differentiated again.
+            or of which none is trained or has a part in the logits, and a graph whose gradient
+            cannot be differentiated again.
     """
     _check_logits(z)
     _check_graph(z)
@@ -94,8 +98,14 @@ def jacobian_penalty(
     if not tensors:
         raise ValueError("expected trainable parameters, got none")
     u = unit_vector(z.shape[1], generator).to(z)
-    slopes = torch.autograd.grad(z.mean(0) @ u, tensors, create_graph=True, materialize_grads=True)
-    return torch.stack([s.square().sum() for s in slopes]).sum()
+    slopes = torch.autograd.grad(z.mean(0) @ u, tensors, create_graph=True, allow_unused=True)
+    squares = [s.square().sum() for s in slopes if s is not None]
+    if not squares:
+        raise ValueError(
+            "parameters: expected some that the logits depend on, got none; are they of a copy of "
+            "the model?"
+        )
+    return torch.stack(squares).sum()
 
 
 def _check_logits(z: Tensor) -> None:
@@ -108,10 +118,14 @@ _ONCE = ("ScaledDotProduct", "WeightNormInterface")
 """How the nodes of a graph are named that can be differentiated once."""
 
 
-def _check_graph(z: Tensor) -> None:
-    """Raise ValueError where the gradient of the logits cannot be differentiated again."""
+def _check_has_graph(z: Tensor) -> None:
     if z.grad_fn is None:
         raise ValueError("expected logits with their graph, got some without (torch.no_grad?)")
+
+
+def _check_graph(z: Tensor) -> None:
+    """Raise ValueError where the gradient of the logits cannot be differentiated again."""
+    _check_has_graph(z)
     found, ahead = {z.grad_fn}, [z.grad_fn]
     while ahead:
         node = ahead.pop()
@@ -128,7 +142,7 @@ def _check_graph(z: Tensor) -> None:
 def backward(
     model: nn.Module,
     loss: Loss,
-    x: Tensor,
+    x: Any,
     y: Tensor,
     *,
     rho: float,
@@ -139,7 +153,8 @@ def backward(
 
     Stands where ``loss(model(x), y).backward()`` stood; the optimizer, with whatever momentum,
     weight decay and schedule, is none the wiser.  Costs 2 gradients.  Under autocast both passes
-    are.  A ``GradScaler`` has no place here: float16 needs it, bfloat16 does not.  A parameter that
+    are.  A ``GradScaler`` has no place here, as its ``step`` would divide gradients by a scale that
+    they do not have: float16 needs it, bfloat16 does not.  A parameter that
     the loss does not depend on is left as it is; parameters of the loss itself get no gradient, and
     no hook is called that waits for a gradient to be accumulated.
 
@@ -147,31 +162,37 @@ def backward(
     and its part of the batch, and the directions are averaged over the processes.
 
     Args:
-        model: trained; its parameters are those before and after, to the last bit.  Where it is
-            wrapped in ``DistributedDataParallel``, the wrapper and not the module inside.
+        model: returns logits, or an object or a mapping that has them as ``logits``; its parameters
+            are those before and after, to the last bit.  Where it is wrapped in
+            ``DistributedDataParallel``, the wrapper and not the module inside.
         loss: mean loss of (logits, labels).
+        x: what the model is called with, its one argument.
+        y: labels.
         rho: ρ > 0, the length of the step to θ̃.
         mu: μ ≥ 0.
         generator: of u; the global one where it is None.
 
     Raises:
-        ValueError: for ρ or μ out of range, logits of another shape than (n, C), and
-            ``DistributedDataParallel`` with a static graph.
+        ValueError: for ρ or μ out of range, a loss with a ``reduction`` that is no mean, logits of
+            another shape than (n, C) or without a graph, and ``DistributedDataParallel`` with a
+            static graph.
     """
-    if not 0 < rho < math.inf:
-        raise ValueError(f"rho: expected a positive length, got {rho}")
-    if not 0 <= mu < math.inf:
-        raise ValueError(f"mu: expected at least 0, got {mu}")
+    if not isinstance(rho, Real) or not 0 < rho < math.inf:
+        raise ValueError(f"rho: expected a positive length, got {rho!r}")
+    if not isinstance(mu, Real) or not 0 <= mu < math.inf:
+        raise ValueError(f"mu: expected at least 0, got {mu!r}")
+    check_reduction(loss)
     group = _process_group(model)
     # the second pass needs x as it is, should the model change it in place
-    z = model(x.clone() if isinstance(x, Tensor) else x)
+    z = logits_in(model(x.clone() if isinstance(x, Tensor) else x))
     _check_logits(z)
+    _check_has_graph(z)
     u = unit_vector(z.shape[1], generator).to(z)
     value = loss(z, y).detach()
     tensors = list(trainable(model).values())
     slopes = torch.autograd.grad(z.mean(0) @ u, tensors, materialize_grads=True)
-    with _perturbed(model, slopes, rho):
-        z = model(x)
+    with _perturbed(model, slopes, float(rho)):
+        z = logits_in(model(x))
         gradients = torch.autograd.grad(
             loss(z, y) + mu * (z.mean(0) @ u),
             tensors,

@@ -444,16 +444,82 @@ class Focal(nn.CrossEntropyLoss):
         return -((1 - log_p.exp()).square() * log_p).mean()
 
 
-def test_impurity_is_for_the_cross_entropy_in_its_usual_forms_alone():
-    model = built(small).double()
-    x, y = small_batch()
-    expected = float(logits.impurity(model(x).detach().softmax(-1)).mean())
-    for loss in (F.cross_entropy, nn.CrossEntropyLoss(), nn.CrossEntropyLoss(label_smoothing=0.1)):
+def log_likelihood(z, y):
+    return F.nll_loss(z.log_softmax(1), y)
+
+
+def with_decay(z, y):
+    return F.cross_entropy(z, y) + 0.01 * z.square().mean()
+
+
+def absolute(z, y):
+    return (z - F.one_hot(y, CLASSES)).abs().mean()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("scale", [1.0, 30.0])
+def test_impurity_is_for_losses_with_the_hessian_of_the_cross_entropy_alone(scale, dtype):
+    model = built(small).to(dtype)
+    with torch.no_grad():
+        model[2].weight.mul_(scale)
+    x, y = small_batch(dtype=dtype)
+    expected = float(logits.impurity(model(x).detach().double().softmax(-1)).mean())
+    usual = (F.cross_entropy, nn.CrossEntropyLoss(), nn.CrossEntropyLoss(label_smoothing=0.1))
+    others = (
+        log_likelihood,
+        partial(F.cross_entropy, label_smoothing=0.1),
+        lambda z, labels: 2 * F.cross_entropy(z, labels),
+    )
+    for loss in (*usual, *others):
         row = CurvatureMonitor(model, loss, (x, y)).measure()
-        assert row["impurity_mean"] == pytest.approx(expected)
-    weighted = nn.CrossEntropyLoss(weight=torch.arange(1.0, CLASSES + 1).double())
-    for loss in (squared, weighted, Focal()):
+        assert row["impurity_mean"] == pytest.approx(expected, rel=1e-5)
+    weighted = nn.CrossEntropyLoss(weight=torch.arange(1.0, CLASSES + 1).to(dtype))
+    for loss in (squared, weighted, Focal(), with_decay, absolute):
         assert math.isnan(CurvatureMonitor(model, loss, (x, y)).measure()["impurity_mean"])
+
+
+def test_impurity_is_of_labels_that_are_ignored_too_and_none_of_logits_that_are_not_finite():
+    model, (x, y) = built(small).double(), small_batch()
+    y[:10] = -100
+    monitor = CurvatureMonitor(model, lambda z, labels: F.cross_entropy(z, labels), (x, y))
+    weight = model[2].weight.detach().clone()
+    with torch.no_grad():
+        model[2].weight.fill_(math.nan)
+    assert math.isnan(monitor.measure()["impurity_mean"])
+    with torch.no_grad():
+        model[2].weight.copy_(weight)
+    expected = float(logits.impurity(model(x).detach().softmax(-1)).mean())
+    assert monitor.measure()["impurity_mean"] == pytest.approx(expected)
+
+
+def test_what_goes_wrong_in_a_loss_says_that_it_was_in_measuring():
+    x, y = small_batch()
+    monitor = CurvatureMonitor(built(small).double(), cross_entropy, (x, y + CLASSES))
+    with pytest.raises(IndexError) as caught:
+        monitor.measure()
+    assert caught.value.__notes__ == ["in measuring the model on the probe"]
+
+
+def test_an_optimizer_of_another_model_is_warned_of():
+    optimizer = torch.optim.SGD(small().parameters(), lr=0.1)
+    with pytest.warns(UserWarning, match="optimizer: it has no parameter of the model"):
+        CurvatureMonitor(small(), cross_entropy, small_batch(), optimizer=optimizer)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_random_start_with_little_of_the_top_singular_vector_does_not_stop_at_the_next(seed):
+    """Of a network that starts so with seed 0."""
+    torch.manual_seed(0)
+    x, y = torch.randn(60, 6), torch.randint(4, (60,))
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 4))
+    nn.utils.parametrizations.spectral_norm(model[0])
+    monitor = CurvatureMonitor(model, cross_entropy, (x, y))
+    monitor.steps = seed
+    found = monitor.measure()["jacobian_norm_sq"]
+    model.eval()
+    _, expected, _ = dense(copy.deepcopy(model).double(), cross_entropy, x.double(), y)
+    assert found == pytest.approx(expected, rel=4e-3)
 
 
 @pytest.mark.parametrize(
@@ -553,7 +619,9 @@ def test_a_model_that_cannot_be_measured_in_single_precision_is_refused_with_the
         CurvatureMonitor(model, cross_entropy, (x, y)).measure()
     with pytest.raises(RuntimeError) as caught:
         CurvatureMonitor(Casting(), cross_entropy, (x.float(), y)).measure()
-    assert "in a copy of the model in torch.float32" in caught.value.__notes__[0]
+    assert caught.value.__notes__ == [
+        "in measuring a copy of the model in torch.float32 on the probe"
+    ]
 
 
 def test_a_model_without_logits_is_refused():
@@ -591,9 +659,14 @@ class NextWord(nn.Module):
         return self.head(self.words(x).cumsum(1).tanh()).flatten(0, 1)
 
 
+def by_row(z, labels):
+    return F.cross_entropy(z, labels.reshape(-1))
+
+
 @pytest.mark.parametrize("n", [20, 150])
 @pytest.mark.parametrize("chunk", [7, 250])
-def test_positions_may_be_returned_as_examples(n, chunk):
+@pytest.mark.parametrize("given", [cross_entropy, F.cross_entropy, nn.CrossEntropyLoss(), by_row])
+def test_positions_may_be_returned_as_examples(n, chunk, given):
     def loss(z, labels):
         return cross_entropy(z, labels.flatten())
 
@@ -601,10 +674,11 @@ def test_positions_may_be_returned_as_examples(n, chunk):
     x = torch.randint(9, (n, 3), generator=generator)
     y = torch.randint(CLASSES, (n, 3), generator=generator)
     model = built(NextWord).double()
-    row = CurvatureMonitor(model, loss, (x, y), chunk=chunk).measure()
-    largest, *_ = dense(model, loss, x, y)
+    row = CurvatureMonitor(model, given, (x, y), chunk=chunk).measure()
+    largest, _, impurity = dense(model, loss, x, y)
     assert row["loss"] == pytest.approx(float(loss(model(x).detach(), y)))
     assert row["sharpness"] == pytest.approx(largest, rel=0.01)
+    assert row["impurity_mean"] == pytest.approx(impurity)
 
 
 def test_the_mean_of_a_divergence_over_a_batch_is_a_mean():

@@ -420,6 +420,36 @@ def test_backward_refuses_logits_of_another_shape():
         regularizers.backward(nn.Linear(4, 2), lambda z, y: z.mean(), x, y, rho=1.0)
 
 
+def test_backward_refuses_a_sum_and_logits_without_a_graph():
+    model, (x, y) = dense.network("linear"), dense.examples(5)
+    with pytest.raises(ValueError, match="expected a mean over examples, got reduction='sum'"):
+        regularizers.backward(model, nn.CrossEntropyLoss(reduction="sum"), x, y, rho=1.0)
+    with torch.no_grad(), pytest.raises(ValueError, match="their graph, got some without"):
+        regularizers.backward(model, cross_entropy, x, y, rho=1.0)
+    assert all(p.grad is None for p in model.parameters())
+
+
+class InMapping(nn.Module):
+    """Returns its logits as models of language do."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        return {"logits": self.model(x), "hidden": x}
+
+
+def test_backward_takes_the_logits_out_of_what_a_model_returns():
+    x, y = dense.examples(7)
+    plain, mapping = dense.network("linear"), InMapping(dense.network("linear"))
+    for model in (plain, mapping):
+        generator = torch.Generator().manual_seed(5)
+        regularizers.backward(model, cross_entropy, x, y, rho=0.5, mu=0.1, generator=generator)
+    found, expected = (flat(p.grad for p in model.parameters()) for model in (mapping, plain))
+    assert torch.equal(found, expected)
+
+
 class Attending(nn.Module):
     """A layer of a transformer without dropout, which takes the fused attention."""
 
@@ -522,6 +552,8 @@ def test_under_autocast_v1_is_at_the_shifted_parameters_and_a_later_pass_at_thet
     [
         ({"rho": 0.0}, "rho: expected a positive length, got 0.0"),
         ({"rho": float("nan")}, "rho: expected a positive length, got nan"),
+        ({"rho": "0.1"}, "rho: expected a positive length, got '0.1'"),
+        ({"rho": 1.0, "mu": "0"}, "mu: expected at least 0, got '0'"),
         ({"rho": 1.0, "mu": -0.1}, "mu: expected at least 0, got -0.1"),
         ({"rho": float("inf")}, "rho: expected a positive length, got inf"),
         ({"rho": 1.0, "mu": float("nan")}, "mu: expected at least 0, got nan"),
@@ -547,3 +579,5 @@ def test_the_penalty_refuses_what_it_cannot_differentiate():
         regularizers.jacobian_penalty(model(x), model.named_parameters())
     with pytest.raises(ValueError, match="expected trainable parameters, got none"):
         regularizers.jacobian_penalty(model(x), [])
+    with pytest.raises(ValueError, match="expected some that the logits depend on, got none"):
+        regularizers.jacobian_penalty(model(x), dense.network("linear").parameters())
