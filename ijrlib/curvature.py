@@ -25,7 +25,7 @@ from ijrlib.operators import (
     cross_entropy,
     linearize,
 )
-from ijrlib.spectra import Eigenpair, norm, top_eigenpair, top_eigenpairs
+from ijrlib.spectra import Eigenpair, check_tolerance, norm, top_eigenpair, top_eigenpairs
 
 SUBSET = 9
 """One in so many examples goes into the subset;"""
@@ -150,6 +150,7 @@ def measure(
     """
     if linear.hessian.problem is None:
         raise ValueError("linear: expected what ijrlib.operators.linearize returns, got another")
+    check_tolerance(rtol)
     loss = linear.hessian.problem[1]
     subset = _subset(linear)
     cold = cold or independent or starts is None

@@ -26,7 +26,8 @@ LAST = 0.1
 """Share of the steps, at the end, over which an accuracy or a loss is averaged."""
 
 FITTED = 0.99
-"""Training accuracy from which on a run without weight decay has fitted its training set."""
+"""Accuracy on the probe, with the full batch on all training examples, from which on a run without
+weight decay has fitted its training set."""
 
 REGULARIZER = ("regularizer", "ejr_weight", "rho", "mu")
 
@@ -346,17 +347,19 @@ def overfits_less(runs: Sequence[Run], network: str) -> Measurement:
 
 def falls_back_less(runs: Sequence[Run]) -> Measurement:
     """Best accuracy between two decays minus that at their end, and the loss there minus the least
-    between them, in both arms; means over seeds."""
+    between them, in both arms; means over the seeds that both have."""
     texts, holds = [], []
     for network in NETWORKS:
         if network == "SimpleCNN":
             continue
         chosen, regularizer = _arms(runs, network)
+        compare(chosen, regularizer)  # there are runs to compare
+        arms = [_by_seed(chosen, arm) for arm in ({}, regularizer)]
+        common = sorted(set(arms[0]) & set(arms[1]))
+        if len(common) < 2:
+            raise NotMeasured("one seed only: its spread is unknown")
         for name, what in (("test_accuracy", "accuracy falls by"), ("test_loss", "loss rises by")):
-            losses = [
-                np.mean([_lost(run, name) for run in _by_seed(chosen, arm).values()], axis=0)
-                for arm in ({}, regularizer)
-            ]
+            losses = [np.mean([_lost(arm[s], name) for s in common], axis=0) for arm in arms]
             holds.append(bool((losses[1] < losses[0]).all()))
             pairs = ", ".join(f"{a:.2g} and {b:.2g}" for a, b in zip(*losses, strict=True))
             trained = described(chosen[0].config.network, chosen[0].config.dataset)

@@ -180,7 +180,8 @@ def _eigensystem(p: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def impurity(state: State) -> Values:
-    """λ^(1) of each example: mean and quartiles over the training examples, and the tracked ones.
+    """λ^(1) of each example: mean and quartiles over the training examples, with mini-batches
+    over those of the probe, and the tracked ones.
 
     Columns impurity_mean, impurity_q25, impurity_q75, p1_mean (mean of p_(1)); arrays tracked_p1
     and tracked_impurity of the first probe examples.  Computed in float64 from the logits.
@@ -283,7 +284,8 @@ def shares(state: State) -> Values:
 
 
 def accuracy(state: State) -> Values:
-    """Share of the training examples classified right; loss and accuracy on the test examples."""
+    """Share classified right of the training examples, with mini-batches of those of the probe;
+    loss and accuracy on the test examples."""
     out: Values = {"train_accuracy": _accuracy(state.train_z, state.train_y)}
     if state.test is not None:
         x, y = state.test

@@ -41,6 +41,7 @@ from ijrlib.operators import (
     linearize,
     logits_in,
 )
+from ijrlib.spectra import check_tolerance
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -82,9 +83,10 @@ class CurvatureMonitor:
             examples tells :data:`ijrlib.curvature.RTOL`.
 
     Raises:
-        ValueError: for an ``every`` or a ``chunk`` that is no whole number of at least 1, a loss
-            that is no function or no mean, an optimizer that is none, a probe that is no such pair,
-            or rows and labels of different number.
+        ValueError: for an ``every`` or a ``chunk`` that is no whole number of at least 1, an
+            ``rtol`` that is no tolerance, a model that is no module, a loss that is no function or
+            no mean, an optimizer that is none, a probe that is no such pair, or rows and labels of
+            different number.
         UserWarning: where the optimizer has no parameter of the model.
     """
 
@@ -105,6 +107,9 @@ class CurvatureMonitor:
         if isinstance(loss, type) or not callable(loss):
             raise ValueError(f"loss: expected a function of (logits, labels), got {loss!r}")
         check_reduction(loss)
+        check_tolerance(rtol)
+        if not isinstance(model, nn.Module):
+            raise ValueError(f"model: expected an nn.Module, got {type(model).__name__}")
         if optimizer is not None and not hasattr(optimizer, "param_groups"):
             raise ValueError(f"optimizer: expected an Optimizer, got {type(optimizer).__name__}")
         self.inputs, self.labels = _checked(probe)

@@ -15,6 +15,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -134,6 +135,8 @@ def chunks(data: object, chunk: int = CHUNK) -> list[tuple[Tensor, Tensor]]:
     """
     if isinstance(data, tuple | list) and len(data) == 2 and isinstance(data[0], Tensor):
         x, y = data
+        if not isinstance(y, Tensor):
+            raise ValueError(f"expected a pair of tensors (x, y), got y as {type(y).__name__}")
         _check_lengths(x, y)
         chunk = share(len(x), _positive(chunk))
         return list(zip(x.split(chunk), y.split(chunk), strict=True))
@@ -738,12 +741,16 @@ def input_chunks(x: object, chunk: int = CHUNK) -> list[Tensor]:
     """Inputs as a list of chunks: a tensor split, an iterable of tensors as it is.
 
     Raises:
-        ValueError: where there are none, one is empty, or a tensor is to be split with a ``chunk``
-            below 1.
+        ValueError: where there are none, one is empty or no tensor, or a tensor is to be split with
+            a ``chunk`` below 1.
     """
     split = x.split(share(len(x), _positive(chunk))) if isinstance(x, Tensor) else x
     with torch.random.fork_rng(devices=[]):
         xs = list(split)  # type: ignore[call-overload]
+    if others := [part for part in xs if not isinstance(part, Tensor)]:
+        raise ValueError(
+            f"expected inputs alone, as tensors without labels; got {type(others[0]).__name__}"
+        )
     if not xs or any(len(part) == 0 for part in xs):
         raise ValueError("expected a tensor of inputs or a non-empty iterable of such tensors")
     return xs
@@ -873,11 +880,17 @@ def gradient_covariance(
         batch_size: M.
 
     Raises:
-        ValueError: for x and y of different lengths, or a batch size of which the data has not two.
+        ValueError: for anything but a pair of tensors of one length, a batch size of which the data
+            has not two, or a loss with a ``reduction`` that is no mean.
     """
-    x, y = data
+    check_reduction(loss)
+    pair = tuple(data) if isinstance(data, tuple | list) else ()
+    if len(pair) != 2 or not all(isinstance(part, Tensor) for part in pair):
+        raise ValueError(f"data: expected a pair of tensors (x, y), got {type(data).__name__}")
+    x, y = pair
     _check_lengths(x, y)
-    count = len(x) // batch_size if batch_size >= 1 else 0
+    whole = isinstance(batch_size, Integral) and batch_size >= 1
+    count = len(x) // batch_size if whole else 0
     if count < 2:
         raise ValueError(
             f"batch_size: expected at least 1 and at most half of {len(x)} examples, got "
@@ -888,7 +901,7 @@ def gradient_covariance(
     passes = _Passes(model, [part for part, _ in pairs])
     rows = torch.zeros(count, passes.m, dtype=passes.dtype, device=passes.device)
     for i in passes.mine:
-        rows[i] = flatten(_gradient(loss(passes.logits(i), pairs[i][1]), passes.tensors))
+        rows[i] = flatten(_gradient(_value(loss, passes.logits(i), pairs[i][1]), passes.tensors))
     summed(rows)
     mean = rows.mean(0)
     rows -= mean

@@ -69,7 +69,7 @@ def iterations_needed(estimates: np.ndarray, exact: np.ndarray, tolerance: float
     Returns:
         Shape (n,), float; NaN where K iterations are not enough.
     """
-    outside = np.abs(estimates / np.asarray(exact)[:, None] - 1) > tolerance
+    outside = ~(np.abs(estimates / np.asarray(exact)[:, None] - 1) <= tolerance)
     last_outside = np.where(
         outside.any(axis=1), outside.shape[1] - np.argmax(outside[:, ::-1], axis=1), 0
     )

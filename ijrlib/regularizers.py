@@ -118,15 +118,16 @@ _ONCE = ("ScaledDotProduct", "WeightNormInterface")
 """How the nodes of a graph are named that can be differentiated once."""
 
 
-def _check_has_graph(z: Tensor) -> None:
+def _graph(z: Tensor) -> torch.autograd.graph.Node:
+    """The node of the logits; ValueError where there is none."""
     if z.grad_fn is None:
         raise ValueError("expected logits with their graph, got some without (torch.no_grad?)")
+    return z.grad_fn
 
 
 def _check_graph(z: Tensor) -> None:
     """Raise ValueError where the gradient of the logits cannot be differentiated again."""
-    _check_has_graph(z)
-    found, ahead = {z.grad_fn}, [z.grad_fn]
+    found, ahead = {_graph(z)}, [_graph(z)]
     while ahead:
         node = ahead.pop()
         if node.name().startswith(_ONCE):
@@ -186,7 +187,7 @@ def backward(
     # the second pass needs x as it is, should the model change it in place
     z = logits_in(model(x.clone() if isinstance(x, Tensor) else x))
     _check_logits(z)
-    _check_has_graph(z)
+    _graph(z)
     u = unit_vector(z.shape[1], generator).to(z)
     value = loss(z, y).detach()
     tensors = list(trainable(model).values())

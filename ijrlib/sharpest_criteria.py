@@ -181,7 +181,8 @@ def peak_epoch(runs: Sequence[Run], i: int, by: str, rising: bool) -> Measuremen
 
     def epoch(run: Run) -> float:
         size = run.config.batch_size or run.config.examples
-        return phases.largest(eigenvalue(run, i)) * size / run.config.examples
+        steps = run.config.examples // size  # what is left over of the examples is not drawn
+        return phases.largest(eigenvalue(run, i)) / steps
 
     return ordered(stored(runs), by, rising, epoch, batch="S")
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import torch
@@ -120,6 +121,7 @@ def top_eigenpairs(
     further product lowers.
     """
     m = solvable(op)
+    check_tolerance(rtol)
     if max_products < 1:
         raise ValueError(f"max_products: expected at least 1, got {max_products}")
     if not 1 <= k <= min(m, max_products):
@@ -373,6 +375,12 @@ def solvable(op: Any, name: str = "op") -> int:
     if (dtype := _dtype(op)) not in (torch.float32, torch.float64):
         raise ValueError(f"{name}: expected numbers in float32 or float64, got {dtype}")
     return m
+
+
+def check_tolerance(rtol: object) -> None:
+    """Raise ValueError unless it is a finite number of at least 0."""
+    if not isinstance(rtol, Real) or not 0 <= rtol < math.inf:
+        raise ValueError(f"rtol: expected a number of at least 0, got {rtol!r}")
 
 
 def start_vectors(op: Any, v0: Tensor) -> list[Tensor]:

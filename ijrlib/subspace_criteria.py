@@ -372,9 +372,12 @@ def number_of_outliers(runs: Sequence[Run]) -> Measurement:
 
 
 def outliers_end(values: np.ndarray) -> np.ndarray:
-    """The i ≥ 2 at which λ_i/λ_{i+1} is largest, for rows of eigenvalues, largest first; (T,)."""
-    ratios = values[:, 1:-1] / np.maximum(values[:, 2:], np.finfo(float).tiny)
-    return np.asarray(ratios.argmax(axis=1) + 2)
+    """The i ≥ 2 at which λ_i/λ_{i+1} is largest, for rows of eigenvalues, largest first; (T,).
+
+    Where they reach the rounding of single precision, they count as that.
+    """
+    values = np.maximum(values, np.finfo(np.float32).eps * values[:, :1])
+    return np.asarray((values[:, 1:-1] / values[:, 2:]).argmax(axis=1) + 2)
 
 
 def largest_eigenvalues(run: Run) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

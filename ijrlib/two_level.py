@@ -84,9 +84,11 @@ def top_eigenpair(
 
     Raises:
         ValueError: shapes that do not fit, a precision other than single and double, no start
-            vector that is finite and other than zero, or ``max_products`` below 1.
+            vector that is finite and other than zero, ``max_products`` below 1, or an ``rtol`` that
+            is no tolerance.
     """
     solvable(op)
+    spectra.check_tolerance(rtol)
     if tuple(surrogate.shape) != tuple(op.shape):
         raise ValueError(f"surrogate: expected shape {op.shape}, got {surrogate.shape}")
     solvable(surrogate, "surrogate")
@@ -115,7 +117,7 @@ def top_eigenpair(
         if settled and top - pairs.value <= max(rtol * abs(pairs.value), pairs.tiny):
             left = [v for v in doubts if pairs.share(v) < REMEMBERED]
             if not left or pairs.products >= max_products or pairs.full:
-                return pairs.eigenpair(True)
+                return pairs.eigenpair(not left)
             doubts = left[1:]
             if pairs.multiply(pairs.project(left[0])):
                 target = NEXT_RESIDUAL * pairs.residual / (abs(pairs.value) or 1.0)

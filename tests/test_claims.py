@@ -1016,6 +1016,21 @@ def test_at_paper_scale_there_are_the_seeds_that_a_criterion_asks_for(claim):
         assert min(settings.values()) >= 2
 
 
+@pytest.mark.parametrize("arm", ["none", "ejr_v1"])
+def test_falling_back_is_compared_at_the_seeds_that_both_arms_have(arm):
+    """A seed of one arm alone counts for nothing, one seed of both is no verdict."""
+    runs = wide("wrn10_2", "wrn10_2_cifar100", fall=0.01)
+    few = [r for r in runs if r.config.regularizer != arm or r.config.seed == 0]
+    assert len(few) < len(runs)
+    (verdict,) = (v for v in claims.evaluate("fig07", few, "laptop") if v.claim.id == "fig07-decay")
+    assert verdict.verdict == "not decided" and "one seed only" in verdict.note
+    without = [r for r in runs if r.config.regularizer != arm]
+    (verdict,) = (
+        v for v in claims.evaluate("fig07", without, "laptop") if v.claim.id == "fig07-decay"
+    )
+    assert verdict.verdict in ("not run", "not decided") and verdict.note
+
+
 def test_one_seed_is_no_likeness_and_one_example_is_no_class():
     (like,) = (c for c in claims.CLAIMS if c.id == "fig24-512-like-gd")
     single = claims.judge(like, full_and_mini(0.9)[::2], "laptop")

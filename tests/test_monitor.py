@@ -717,6 +717,10 @@ def test_wrappers_are_looked_through():
         ({"every": 0}, "every: expected a whole number of at least 1, got 0"),
         ({"every": 1.5}, "every: expected a whole number of at least 1, got 1.5"),
         ({"every": "10"}, "every: expected a whole number of at least 1, got '10'"),
+        ({"rtol": -1}, "rtol: expected a number of at least 0, got -1"),
+        ({"rtol": math.nan}, "rtol: expected a number of at least 0, got nan"),
+        ({"rtol": "a"}, "rtol: expected a number of at least 0, got 'a'"),
+        ({"model": lambda x: x}, "model: expected an nn.Module, got function"),
         ({"chunk": 0}, "chunk: expected a whole number of at least 1, got 0"),
         ({"chunk": 2.5}, "chunk: expected a whole number of at least 1, got 2.5"),
         (
@@ -738,10 +742,9 @@ def test_wrappers_are_looked_through():
     ],
 )
 def test_bad_arguments_are_refused_with_what_was_expected(change, reason):
-    given = {"loss": cross_entropy, "probe": small_batch()} | change
-    loss, probe = given.pop("loss"), given.pop("probe")
+    given = {"model": small(), "loss": cross_entropy, "probe": small_batch()} | change
     with pytest.raises(ValueError, match=reason):
-        CurvatureMonitor(small(), loss, probe, **given)
+        CurvatureMonitor(**given)
 
 
 def test_the_plot_shows_what_was_measured_and_nothing_else():

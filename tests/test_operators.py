@@ -787,6 +787,25 @@ def test_gradients_of_inputs_and_labels_of_different_number_are_refused(batch_si
         )
 
 
+def test_the_covariance_of_anything_but_a_mean_over_a_pair_of_tensors_is_refused():
+    model, x, y, _ = gradients("fully connected, tanh")
+    with pytest.raises(ValueError, match="expected a mean over examples, got reduction='sum'"):
+        operators.gradient_covariance(model, nn.CrossEntropyLoss(reduction="sum"), (x, y))
+    for data in ([(x, y)], (x, y.numpy())):
+        with pytest.raises(ValueError, match=r"data: expected a pair of tensors \(x, y\), got"):
+            operators.gradient_covariance(model, operators.cross_entropy, data)
+    with pytest.raises(ValueError, match=r"at most half of 7 examples, got 2\.5"):
+        operators.gradient_covariance(model, operators.cross_entropy, (x, y), batch_size=2.5)
+
+
+def test_inputs_with_labels_and_labels_that_are_no_tensor_are_refused():
+    model, (x, y) = dense.network("linear"), dense.examples(N)
+    with pytest.raises(ValueError, match="expected inputs alone, as tensors without labels; got"):
+        operators.mean_jacobian_gram(model, [(x, y)])
+    with pytest.raises(ValueError, match=r"a pair of tensors \(x, y\), got y as list"):
+        operators.hessian(model, operators.cross_entropy, (x, y.tolist()))
+
+
 @every_loss
 @every_network
 def test_curvatures_along_a_direction_are_those_of_each_examples_hessian(kind, loss):

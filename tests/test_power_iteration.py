@@ -38,8 +38,9 @@ def test_a_one_hot_vector_has_the_eigenvalue_zero_at_once():
 
 def test_iterations_needed_counts_to_the_last_excursion():
     estimates = np.array([[0.5, 1.0, 0.9, 1.0], [1.0, 1.0, 1.0, 1.0], [0.1, 0.2, 0.3, 0.4]])
-    needed = power_iteration.iterations_needed(estimates, np.ones(3), 0.01)
-    np.testing.assert_array_equal(needed, [4, 1, np.nan])
+    estimates = np.vstack([estimates, np.full(4, np.nan)])
+    needed = power_iteration.iterations_needed(estimates, np.ones(4), 0.01)
+    np.testing.assert_array_equal(needed, [4, 1, np.nan, np.nan])
 
 
 @pytest.mark.parametrize("ratio", [0.3, 0.9, 0.99])

@@ -1,5 +1,8 @@
 """The two-level eigensolver against dense decompositions in float64."""
 
+import math
+from functools import partial
+
 import pytest
 import torch
 from test_spectra import SPECTRA, Counted, every_spectrum, symmetric, true_residual
@@ -92,6 +95,32 @@ def test_a_followed_eigenvector_is_not_given_up_for_one_that_only_the_surrogate_
         assert pair.value == pytest.approx(5, rel=5e-3)
         assert pair.converged
         assert pair.products <= led.products + 3
+
+
+def test_a_pair_is_not_said_to_have_converged_while_a_followed_vector_was_not_asked_about():
+    values = torch.linspace(0, 3, 60).double()
+    values[-1], values[-2] = 5, 4
+    seen = values.clone()
+    seen[-1] = 0
+    basis = torch.eye(60, dtype=torch.float64)
+    matrix, surrogate = torch.diag(values), torch.diag(seen)
+    starts = torch.stack((basis[-2], basis[-1]), dim=1)
+    found = [
+        two_level.top_eigenpair(
+            Counted(matrix), Counted(surrogate), starts, followed=2, max_products=most
+        )
+        for most in (1, 5)
+    ]
+    assert [pair.converged for pair in found] == [False, True]
+    assert found[1].value == pytest.approx(5)
+
+
+@pytest.mark.parametrize("rtol", [-1, math.nan, "a"])
+def test_what_is_no_tolerance_is_refused(rtol):
+    matrix = torch.eye(4, dtype=torch.float64)
+    for solve in (spectra.top_eigenpair, partial(two_level.top_eigenpair, surrogate=matrix)):
+        with pytest.raises(ValueError, match="rtol: expected a number of at least 0, got"):
+            solve(matrix, rtol=rtol)
 
 
 def test_an_eigenvalue_that_crosses_the_tracked_one_is_found_by_the_next_cold_start():
