@@ -261,6 +261,11 @@ def between_in_phase_2(runs: Sequence[Run]) -> Measurement:
     return s.between_classes([run], start, stop)
 
 
+def outliers_in_phase_2(runs: Sequence[Run]) -> Measurement:
+    """:func:`~ijrlib.subspace_criteria.number_of_outliers` within phase II."""
+    return s.number_of_outliers(runs, *phases.active_period(c.first(runs)))
+
+
 def above_random(runs: Sequence[Run]) -> Measurement:
     """:func:`~ijrlib.subspace_criteria.concentrated` with the factor 1."""
     return s.concentrated(runs, factor=1.0)
@@ -509,6 +514,7 @@ READINGS: Mapping[str, tuple[Reading, ...]] = {
         Reading("⟨λ⁽¹⁾⟩ has only to begin to fall before ‖H‖ is largest", peak_before_largest),
     ),
     "eq32-outliers": (Reading("within phase II alone", between_in_phase_2),),
+    "eq32-number": (Reading("within phase II alone", outliers_in_phase_2),),
     "fig29-concentrated": (
         Reading("above 1/√|D_i|, which is all but certain to exceed chance", above_random),
     ),

@@ -357,11 +357,17 @@ def between_classes(runs: Sequence[Run], start: int = 0, stop: float = float("in
     )
 
 
-def number_of_outliers(runs: Sequence[Run]) -> Measurement:
+def number_of_outliers(
+    runs: Sequence[Run], start: int = 0, stop: float = float("inf")
+) -> Measurement:
     """How many of the 2C largest eigenvalues λ_i of G stand out: the i ≥ 2 at which λ_i/λ_{i+1} is
-    largest, the median over the steps at which they were computed."""
+    largest, the median over the steps from ``start`` to ``stop`` at which they were computed."""
     run = next((run for run in stored(runs) if "outlier_values" in run.arrays), first(runs))
     values = array(run, "outlier_values")
+    steps = np.asarray(run.arrays["outlier_values.steps"])
+    values = values[(steps >= start) & (steps <= stop)]
+    if not len(values):
+        raise NotMeasured(f"{run.config.name}: no such step from {start} to {stop}")
     classes = values.shape[1] // 2
     ends = outliers_end(values)
     return Measurement(

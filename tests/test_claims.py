@@ -59,12 +59,12 @@ def scaled(run: Run, name: str, factor) -> Run:
 
 
 def with_outliers(*ends: int) -> Run:
-    """At each step twenty eigenvalues of G, λ_1 far above the others, which fall most after the
-    given number of them."""
+    """Every fifty steps twenty eigenvalues of G, λ_1 far above the others, which fall most after
+    the given number of them."""
     rank = np.arange(1, 21)
     values = np.stack([np.where(rank <= end, 10.0, 1.0) / rank for end in ends])
     values[:, 0] *= 100
-    steps = {"outlier_values.steps": np.arange(len(ends))}
+    steps = {"outlier_values.steps": 50 * np.arange(len(ends))}
     return with_arrays(PHASES, outlier_values=values, **steps)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from synthetic_runs import AHEAD, SWING, break_even_run, path_gram, phase_run, sharpest_run
 from test_claims import CASES as CLAIM_CASES
+from test_claims import with_outliers
 
 from ijrlib import claims, criteria, evolution_criteria, phases, readings, report
 from ijrlib.store import Run
@@ -235,6 +236,8 @@ CASES = {  # claim, number of the reading: runs of which it holds, runs of which
         for figure in ("fig18", "fig20")
     },
     ("fig21-impurity-first", 0): (largest_at(320), largest_at(150)),
+    # phase II begins at step 100, the third of them
+    ("eq32-number", 0): (with_outliers(4, 4, 10, 9, 10), with_outliers(10, 10, 4, 10, 4, 4, 10)),
     ("eq32-outliers", 0): (RUN, columns(RUN, between_class_norm=0.3 * RUN.series["sharpness"])),
     ("fig29-concentrated", 0): (
         RUN,
