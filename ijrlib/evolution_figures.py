@@ -63,11 +63,13 @@ def setting(run: Any, by: str) -> str:
 
 # -- Figures 4 and 26: the path --------------------------------------------------------------------
 
+AROUND = 100
+
 
 @styled
-def path(run: Any, around: int = 100) -> Figure:
+def path(run: Any) -> Figure:
     """The recorded path: left, UMAP of all points; middle, UMAP of the same points around the
-    onset of 2/η (``around`` steps to both sides; where there is no onset the middle of the path);
+    onset of 2/η (``AROUND`` steps to both sides; where there is no onset the middle of the path);
     right, the cosine of consecutive steps and of each step with the displacement of the next ten.
 
     Colour tells the step.  Only the right panel has axes that mean something.
@@ -77,7 +79,7 @@ def path(run: Any, around: int = 100) -> Figure:
     gram = array(run, "trajectory_gram")
     reached = phases.reaches_threshold(run)
     middle = phases.onset(run) if reached else int(steps[len(steps) // 2])
-    near = (steps >= middle - around) & (steps <= middle + around)
+    near = (steps >= middle - AROUND) & (steps <= middle + AROUND)
     figure, (whole, part, right) = plt.subplots(1, 3, figsize=(8.4, 3.1), width_ratios=(1, 1, 1.3))
     for axes, chosen in ((whole, np.ones(len(steps), bool)), (part, near)):
         line = {"color": GREY, "linewidth": 0.3, "alpha": 0.6}

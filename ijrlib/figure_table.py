@@ -333,9 +333,9 @@ def _vgg(lr: float, batch_size: int | None, **more: list[Window]) -> RunConfig:
     return config.replace(autocast=True, measures=measures)
 
 
-def _epochs(batch_size: int, epochs: int = 100) -> int:
-    """Steps of the paper's runs with mini-batches, on 50,000 images."""
-    return epochs * (50_000 // batch_size)
+def _epochs(batch_size: int) -> int:
+    """Steps of the paper's runs with mini-batches, 100 epochs of 50,000 images."""
+    return 100 * (50_000 // batch_size)
 
 
 VGG_GD = _vgg(0.08, None, trajectory=every(800), alignment=every(800, 40))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ijrlib.operators import eigh, eigvalsh, gram, jacobian_products, loss_and_gradient
+from ijrlib.operators import CHUNK, eigh, eigvalsh, gram, jacobian_products, loss_and_gradient
 
 # -- one example: quadratic forms in J_xᵀJ_x -------------------------------------------------------
 
@@ -71,7 +71,7 @@ def _ratio(a: Tensor, b: Tensor) -> Tensor:
 
 
 def class_means(
-    model: nn.Module, x: Tensor, u: Tensor, classes: Tensor, *, chunk: int = 250
+    model: nn.Module, x: Tensor, u: Tensor, classes: Tensor, *, chunk: int = CHUNK
 ) -> Tensor:
     """⟨J_x u_x⟩ over the examples of each class that has any, shape (P, m), classes ascending.
 
@@ -142,7 +142,7 @@ def between_class_norm(rows: Tensor, counts: Tensor) -> float:
 
 
 def plane_coordinates(
-    model: nn.Module, x: Tensor, u: Tensor, one: Tensor, other: Tensor, *, chunk: int = 250
+    model: nn.Module, x: Tensor, u: Tensor, one: Tensor, other: Tensor, *, chunk: int = CHUNK
 ) -> Tensor:
     """Coordinates of every J_x u_x in the plane of two vectors of R^m, shape (N, 2) (Figure 9).
 

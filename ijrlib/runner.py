@@ -136,7 +136,7 @@ def _run(
         optimizer.load_state_dict(saved["optimizer"])
         recorder.restore(saved["rows"], saved["arrays"])
         memory = {name: value.to(target) for name, value in saved["memory"].items()}
-        begun = saved.get("data", source["sha256"])  # older checkpoints do not say
+        begun = saved["data"]
         if begun != source["sha256"]:
             raise ValueError(
                 f"data: the checkpoint of {config.name} is of files with SHA-256 {begun}, got "

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ijrlib import logits
-from ijrlib.operators import LOSSES, gauss_newton, jacobian_products
+from ijrlib.operators import CHUNK, LOSSES, gauss_newton, jacobian_products
 from ijrlib.per_example import jacobian_norms
 from ijrlib.spectra import top_eigenpair
 
@@ -61,7 +61,7 @@ def sharpness_bound(
     *,
     rtol: float = 1e-3,
     v0: Tensor | None = None,
-    chunk: int = 250,
+    chunk: int = CHUNK,
 ) -> SharpnessBound:
     """Compute q*, v_x, ‖J_x‖ and with them every quantity of Theorem 2.
 
