@@ -321,7 +321,7 @@ FIGURES: Mapping[str, Figure] = {
     "tab1": Figure(
         "Explicit regularization: test accuracy",
         f"{SIMPLE_SETTING}, and full batch; CIFAR-10 and CIFAR-100, {WRN_SETTING}, 400 epochs",
-        BY_LR + MORE_SEEDS + (*FULL_BATCH, STRONGER),
+        BY_LR + MORE_SEEDS + (*seeds(FULL_BATCH, 2), STRONGER),
         seeds(BY_LR_PAPER + FULL_BATCH_PAPER + _of_table(_table("tab1")), 3),
         stand_in=STAND_IN,
     ),
