@@ -379,7 +379,7 @@ def solvable(op: Any, name: str = "op") -> int:
 
 def check_tolerance(rtol: object) -> None:
     """Raise ValueError unless it is a finite number of at least 0."""
-    if not isinstance(rtol, Real) or not 0 <= rtol < math.inf:
+    if not isinstance(rtol, Real) or not 0 <= float(rtol) < math.inf:
         raise ValueError(f"rtol: expected a number of at least 0, got {rtol!r}")
 
 
