@@ -86,8 +86,9 @@ def test_falling_back_is_measured_of_the_accuracy_and_of_the_loss(name):
 
     def both(fall):
         return [
-            arm_run(network, 0.5, fall=each, **arm)
+            arm_run(network, 0.5, fall=each, seed=seed, **arm)
             for network in ("wrn10_2", "wrn10_2_cifar100")
+            for seed in (0, 1)
             for each, arm in ((0.02, {}), (fall, v1))
         ]
 

@@ -448,6 +448,10 @@ def test_backward_takes_the_logits_out_of_what_a_model_returns():
         regularizers.backward(model, cross_entropy, x, y, rho=0.5, mu=0.1, generator=generator)
     found, expected = (flat(p.grad for p in model.parameters()) for model in (mapping, plain))
     assert torch.equal(found, expected)
+    with pytest.raises(
+        ValueError, match=r"expected logits, or an object or a mapping .* got tuple"
+    ):
+        regularizers.backward(nn.LSTM(4, 3).double(), cross_entropy, x[:, 0], y, rho=0.5)
 
 
 class Attending(nn.Module):
