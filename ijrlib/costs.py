@@ -105,7 +105,7 @@ MEASURE_GRADIENTS = {
     "clusters": 3.0,
     "eigenvector_images": 11.0,
     "spectrum": 270.0,
-    "outliers": 120.0,
+    "outliers": 250.0,
     "trajectory": 0.0,
     "autocast_check": 2.0,
     "covariance": 7.0,
@@ -119,7 +119,7 @@ MEASURE_GRADIENTS = {
 SHARE_GRADIENTS = MEASURE_GRADIENTS["curvature"]
 """Gradients of each share of the training set that a measurement of ``SHARES`` takes, about."""
 
-BASIS_VECTORS = {"spectrum": 540.0 * 35, "outliers": 120.0 * 55, "sharpest": 30.0 * 35}
+BASIS_VECTORS = {"spectrum": 540.0 * 35, "outliers": 90.0 * 55, "sharpest": 30.0 * 35}
 """Products of an eigensolver times the basis vectors that each is made orthogonal to, about."""
 
 BYTES = 36.0

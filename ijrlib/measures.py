@@ -518,7 +518,7 @@ def outliers(state: State) -> Values:
 
     Arrays outlier_values and outlier_residuals (2C,): relative residuals as in :func:`spectrum`.
     Column outlier_products: matrix–vector products spent.  Cost in gradients on the probe
-    (6CNN): 120.  Keeps a basis (``spectra.BASIS_BYTES``).
+    (6CNN): 230 to 270.  Keeps a basis (``spectra.BASIS_BYTES``).
     """
     pairs = top_eigenpairs(
         gauss_newton(state.model, LOSSES[state.loss], state.probe, chunk=state.chunk),

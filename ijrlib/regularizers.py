@@ -155,9 +155,9 @@ def backward(
     Stands where ``loss(model(x), y).backward()`` stood; the optimizer, with whatever momentum,
     weight decay and schedule, is none the wiser.  Costs 2 gradients.  Under autocast both passes
     are.  A ``GradScaler`` has no place here, as its ``step`` would divide gradients by a scale that
-    they do not have: float16 needs it, bfloat16 does not.  A parameter that
-    the loss does not depend on is left as it is; parameters of the loss itself get no gradient, and
-    no hook is called that waits for a gradient to be accumulated.
+    they do not have: float16 needs it, bfloat16 does not.  A parameter that the loss does not
+    depend on is left as it is; parameters of the loss itself get no gradient, and no hook is called
+    that waits for a gradient to be accumulated.
 
     With ``DistributedDataParallel`` each process takes its own step to θ̃, from the u that it draws
     and its part of the batch, and the directions are averaged over the processes.

@@ -77,15 +77,20 @@ def test_a_cold_start_multiplies_what_it_is_given_and_so_sees_what_the_surrogate
     assert abs(cold.value - 5) <= cold.residual * cold.value < 1
 
 
+def in_the_wrong_order(second, seen):
+    """A matrix with the largest eigenvalues 5 and ``second``, a surrogate that sees the first of
+    them as another, and their eigenvectors."""
+    values = torch.linspace(0, 3, 60).double()
+    values[-1], values[-2] = 5, second
+    surrogate = torch.diag(values)
+    surrogate[-1, -1] = seen
+    basis = torch.eye(60, dtype=torch.float64)
+    return torch.diag(values), surrogate, basis[-1], basis[-2]
+
+
 def test_a_followed_eigenvector_is_not_given_up_for_one_that_only_the_surrogate_prefers():
     """Two eigenvalues a few percent apart, in the wrong order for the surrogate."""
-    values = torch.linspace(0, 3, 60).double()
-    values[-1], values[-2] = 5, 4.8
-    seen = values.clone()
-    seen[-1] = 4
-    basis = torch.eye(60, dtype=torch.float64)
-    top, second = basis[-1], basis[-2]
-    matrix, surrogate = torch.diag(values), torch.diag(seen)
+    matrix, surrogate, top, second = in_the_wrong_order(4.8, seen=4)
     for pair_of_steps in ((top, second), (second, top), (second, top + 0.3 * second)):
         starts = torch.stack(pair_of_steps, dim=1)
         led = two_level.top_eigenpair(Counted(matrix), Counted(surrogate), starts)
@@ -98,13 +103,8 @@ def test_a_followed_eigenvector_is_not_given_up_for_one_that_only_the_surrogate_
 
 
 def test_a_pair_is_not_said_to_have_converged_while_a_followed_vector_was_not_asked_about():
-    values = torch.linspace(0, 3, 60).double()
-    values[-1], values[-2] = 5, 4
-    seen = values.clone()
-    seen[-1] = 0
-    basis = torch.eye(60, dtype=torch.float64)
-    matrix, surrogate = torch.diag(values), torch.diag(seen)
-    starts = torch.stack((basis[-2], basis[-1]), dim=1)
+    matrix, surrogate, top, second = in_the_wrong_order(4, seen=0)
+    starts = torch.stack((second, top), dim=1)
     found = [
         two_level.top_eigenpair(
             Counted(matrix), Counted(surrogate), starts, followed=2, max_products=most
