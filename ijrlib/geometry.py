@@ -10,7 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ijrlib.operators import CHUNK, eigh, eigvalsh, gram, jacobian_products, loss_and_gradient
+from ijrlib.linear_algebra import eigh, eigvalsh, gram
+from ijrlib.operators import CHUNK, jacobian_products, loss_and_gradient
 
 # -- one example: quadratic forms in J_xᵀJ_x -------------------------------------------------------
 

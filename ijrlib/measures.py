@@ -39,16 +39,15 @@ from ijrlib.conventions import (
     step_batches,
 )
 from ijrlib.curvature import Curvature, Starts, measure
+from ijrlib.linear_algebra import eigvalsh, gram
 from ijrlib.operators import (
     LOSSES,
     Linearization,
     curvatures_along,
-    eigvalsh,
     evaluation_mode,
     flatten,
     gauss_newton,
     gradient_covariance,
-    gram,
     linearize,
     loss_and_gradient,
     losses_along,

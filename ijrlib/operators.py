@@ -27,6 +27,7 @@ from torch.utils.checkpoint import CheckpointError
 
 from ijrlib.convolution import fast_double_backward
 from ijrlib.functional import call, without_padding
+from ijrlib.linear_algebra import eigh, gram
 from ijrlib.normalization import (
     normalizes_weights,
     plain_normalization,
@@ -121,7 +122,14 @@ def flatten(tensors: Iterable[Tensor]) -> Tensor:
 
 
 def unflatten(v: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    """Inverse of :func:`flatten`: views of v with the shapes of ``like``."""
+    """Inverse of :func:`flatten`: views of v with the shapes of ``like``.
+
+    Raises:
+        ValueError: where v has another shape than (m,).
+    """
+    m = sum(p.numel() for p in like)
+    if v.shape != (m,):
+        raise ValueError(f"expected a vector of shape ({m},), got {tuple(v.shape)}")
     return [t.view_as(p) for t, p in zip(v.split([p.numel() for p in like]), like, strict=True)]
 
 
@@ -728,7 +736,7 @@ def mean_jacobian(model: nn.Module, x: object, *, chunk: int = CHUNK) -> MeanJac
 def jacobian_products(
     model: nn.Module, x: object, v: Tensor, *, chunk: int = CHUNK
 ) -> tuple[Tensor, Tensor]:
-    """(z, Jᵀv) of every example, both (N, C): one forward-mode pass along v in R^m."""
+    """(z, Jᵀv) of every example, both (N, C): one forward-mode pass along v, shape (m,)."""
     passes = _Passes(model, input_chunks(x, chunk))
     direction = unflatten(v, passes.tensors)
     with torch.no_grad():
@@ -773,31 +781,6 @@ def mean_jacobian_gram(model: nn.Module, x: object, *, chunk: int = CHUNK) -> Te
             row += flatten(_gradient(z, passes.tensors, retain_graph=True))
     summed(jacobian)
     return gram(jacobian)
-
-
-def gram(rows: Tensor, block: int = 1 << 18) -> Tensor:
-    """rows @ rowsᵀ in float64 for a (k, m) tensor, summed over blocks of columns (bounded
-    memory)."""
-    total = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=rows.device)
-    for part in rows.split(block, dim=1):
-        part = part.double()
-        total += part @ part.T
-    return total
-
-
-def eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues (…, n) and eigenvectors (…, n, n) of symmetric matrices (…, n, n), all NaN where
-    an entry is not finite, as in training that diverges: PyTorch's raises an error there."""
-    if bool(matrix.isfinite().all()):
-        return torch.linalg.eigh(matrix)
-    nan = torch.full_like(matrix, torch.nan)
-    return nan[..., 0], nan
-
-
-def eigvalsh(matrix: Tensor) -> Tensor:
-    """The eigenvalues alone."""
-    finite = bool(matrix.isfinite().all())
-    return torch.linalg.eigvalsh(matrix) if finite else torch.full_like(matrix[..., 0], torch.nan)
 
 
 @torch.enable_grad()
@@ -922,7 +905,7 @@ def gradient_covariance(
 def curvatures_along(
     model: nn.Module, loss: Loss, data: object, v: Tensor, *, chunk: int = CHUNK
 ) -> Tensor:
-    """vᵀH_x v of every example, H_x the Hessian of its loss: shape (N,).
+    """vᵀH_x v of every example, H_x the Hessian of its loss and v of shape (m,): shape (N,).
 
     With ż and z̈ the first and second derivative of the logits along v, vᵀH_x v = żᵀM_x ż +
     (∂ℓ/∂z)ᵀz̈ (Eq 5), by forward mode twice: three to four gradients.  Right where PyTorch's
@@ -958,8 +941,8 @@ def losses_along(
     *,
     chunk: int = CHUNK,
 ) -> Iterator[float]:
-    """L(θ + αv) for each α, one forward pass of the data when it is asked for.  Arguments as in
-    :func:`hessian`."""
+    """L(θ + αv) for each α, v of shape (m,), one forward pass of the data when it is asked for.
+    Arguments as in :func:`hessian`."""
     pairs, passes = _chunked(model, loss, data, chunk)
     direction = unflatten(v, passes.tensors)
     for length in lengths:

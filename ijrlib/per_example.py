@@ -25,7 +25,8 @@ from torch import Tensor, nn
 
 from ijrlib.functional import call
 from ijrlib.layers import ForwardPass, Layer, record
-from ijrlib.operators import eigvalsh, flatten, gram, trainable
+from ijrlib.linear_algebra import eigvalsh, gram
+from ijrlib.operators import flatten, trainable
 from ijrlib.parallel import gathered, mine, share
 
 WORK_BYTES = 1 << 26

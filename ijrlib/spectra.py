@@ -17,11 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ijrlib.linear_algebra import eigh, eigvalsh
 from ijrlib.operators import (
     MeanJacobian,
     SymmetricOperator,
-    eigh,
-    eigvalsh,
     input_chunks,
     mean_jacobian,
     mean_jacobian_gram,

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ijrlib.operators import gram
+from ijrlib.linear_algebra import gram
 
 LIMIT_BYTES = 4 << 30
 SEED = 0

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from ijrlib import spectra
-from ijrlib.operators import eigh
+from ijrlib.linear_algebra import eigh
 from ijrlib.spectra import Eigenpair, Subspace, norm, random_vectors, solvable, start_vectors
 
 FIRST_RESIDUAL = 0.1

@@ -573,6 +573,14 @@ def test_a_vector_of_the_wrong_length_is_refused_with_both_shapes(size):
     for op, length in itertools.chain(((op, m) for op in [*squares, jacobian.T]), [(jacobian, 3)]):
         with pytest.raises(ValueError, match=rf"\({length},\).*\({length + size},\)"):
             _ = op @ torch.ones(length + size, dtype=torch.float64)
+    v, data = torch.ones(m + size, dtype=torch.float64), (x, y)
+    for products in (
+        lambda: operators.jacobian_products(model, x, v),
+        lambda: operators.curvatures_along(model, operators.squared, data, v),
+        lambda: next(operators.losses_along(model, operators.squared, data, v, [0.1])),
+    ):
+        with pytest.raises(ValueError, match=rf"\({m},\).*\({m + size},\)"):
+            products()
 
 
 @both_operators
