@@ -170,12 +170,17 @@ def measure(
 
 
 def mean_impurity(z: Tensor) -> float:
-    """⟨λ^(1)⟩ of logits z (n, C); NaN where their probabilities are not finite, and 0 of one class
-    alone, whose M is 0."""
-    p = z.double().softmax(-1)
-    if z.shape[1] == 1:
-        return float(p.mean() - 1)
-    return float(logits.impurity(p).mean()) if bool(p.isfinite().all()) else float("nan")
+    """⟨λ^(1)⟩ of logits z (n, C), in float64; NaN where those of an example are not finite."""
+    return float(impurities(z.double().softmax(-1)).mean())
+
+
+def impurities(p: Tensor) -> Tensor:
+    """λ^(1) of probabilities p (n, C), shape (n,); NaN for an example whose p is not finite, and 0
+    of one class alone, whose M is 0."""
+    if p.shape[1] == 1:
+        return p[:, 0] - 1
+    finite = p.isfinite().all(-1)
+    return logits.impurity(p.where(finite[:, None], 1 / p.shape[1])).where(finite, torch.nan)
 
 
 def _subset(linear: Linearization) -> Linearization | None:

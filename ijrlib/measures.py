@@ -38,7 +38,7 @@ from ijrlib.conventions import (
     share_size,
     step_batches,
 )
-from ijrlib.curvature import Curvature, Starts, measure
+from ijrlib.curvature import Curvature, Starts, impurities, measure
 from ijrlib.linear_algebra import eigvalsh, gram
 from ijrlib.operators import (
     LOSSES,
@@ -56,7 +56,7 @@ from ijrlib.operators import (
     trainable,
 )
 from ijrlib.per_example import jacobian_grams
-from ijrlib.sharpness_bound import impurities, sharpness_bound
+from ijrlib.sharpness_bound import sharpness_bound
 from ijrlib.spectra import algorithm_2, hutchinson, top_eigenpairs
 from ijrlib.trajectory import Trajectory
 

@@ -130,13 +130,13 @@ class CurvatureMonitor:
     def measure(self) -> dict[str, float]:
         """Measure now; add the row and return it.
 
-        Its entries: step; loss, sharpness ‖H‖ with its relative residual, jacobian_norm_sq
-        ‖⟨J⟩‖², impurity_mean ⟨λ^(1)⟩ (NaN where the Hessian of the loss in the logits is not that
-        of the cross-entropy, the same multiple of M for every example) and
-        gradient_alignment |cos(g, r)| on the probe; lr η and threshold, above which a quadratic
-        with such a sharpness is unstable under the optimizer (:func:`threshold`); seconds that it
-        took.  Once the model has diverged, numbers are NaN, and nothing is raised.  Examples whose
-        labels the loss ignores count in ⟨J⟩ and in the impurity.
+        Its entries: step; loss, sharpness ‖H‖ and jacobian_norm_sq ‖⟨J⟩‖², each with its relative
+        residual, impurity_mean ⟨λ^(1)⟩ (NaN where the Hessian of the loss in the logits is not that
+        of the cross-entropy, the same multiple of M for every example) and gradient_alignment
+        |cos(g, r)| on the probe; lr η and threshold, above which a quadratic with such a sharpness
+        is unstable under the optimizer (:func:`threshold`); seconds that it took.  Once
+        the model has diverged, numbers are NaN, and nothing is raised.  Examples whose labels the
+        loss ignores count in ⟨J⟩ and in the impurity.
 
         Raises:
             ValueError: where the loss is a sum over the examples, gives other numbers of the same
@@ -165,6 +165,7 @@ class CurvatureMonitor:
             "sharpness": found.top.value,
             "sharpness_residual": found.top.residual,
             "jacobian_norm_sq": found.jacobian_norm**2,
+            "jacobian_residual": found.jacobian_residual,
             "impurity_mean": engine.mean_impurity(found.logits) if self._softmax else math.nan,
             "gradient_alignment": found.gradient_alignment,
             "lr": _learning_rate(self.optimizer),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ijrlib import logits
+from ijrlib.curvature import impurities
 from ijrlib.operators import CHUNK, LOSSES, gauss_newton, jacobian_products
 from ijrlib.per_example import jacobian_norms
 from ijrlib.spectra import top_eigenpair
@@ -46,12 +46,6 @@ class SharpnessBound:
     def bound(self) -> float:
         """⟨λ^(1)‖J‖²⟩."""
         return float((self.lambda_1 * self.jacobian_sq).mean())
-
-
-def impurities(p: Tensor) -> Tensor:
-    """λ^(1) of probabilities p (N, C), shape (N,); NaN for an example whose p is not finite."""
-    finite = p.isfinite().all(-1)
-    return logits.impurity(p.where(finite[:, None], 1 / p.shape[1])).where(finite, torch.nan)
 
 
 def sharpness_bound(

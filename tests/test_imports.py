@@ -39,7 +39,7 @@ EDGES = {
     "layers": {"functional", "operators"},
     "per_example": {"functional", "layers", "operators", "parallel"},
     "power_iteration": {"logits"},
-    "sharpness_bound": {"logits", "operators", "per_example", "spectra"},
+    "sharpness_bound": {"curvature", "operators", "per_example", "spectra"},
     "geometry": {"operators"},
     "trajectory": {"linear_algebra"},
     "embedding": set(),

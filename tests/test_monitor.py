@@ -297,6 +297,7 @@ def test_layers_may_be_unfrozen_and_frozen_between_measurements():
         sharpness, jacobian, _ = dense(model, cross_entropy, {"input": x}, y)
         assert row["sharpness"] == pytest.approx(sharpness, rel=5e-3)
         assert row["jacobian_norm_sq"] == pytest.approx(jacobian, rel=5e-3)
+        assert abs(row["jacobian_norm_sq"] / jacobian - 1) <= row["jacobian_residual"] + 1e-12
 
 
 @pytest.mark.parametrize(
