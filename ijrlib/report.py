@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ijrlib import benchmarks as _benchmarks
@@ -35,6 +36,16 @@ BADGES = {  # verdict: (sign, background of its badge); white text on each has a
     "not run": ("–", "#57606a"),
 }
 BADGE = "color:#fff;border-radius:0.6em;padding:0.1em 0.6em;display:inline-block;font-size:85%"
+RESIDUALS = {  # of a run: of what
+    "sharpness_residual": "‖H‖",
+    "jacobian_residual": "‖⟨J⟩‖²",
+    "theorem_2_residual": "‖G‖",
+    "share_residual": "‖H‖ of a part",
+    "hessian_residuals": "largest eigenvalues of H",
+    "gauss_newton_residuals": "largest eigenvalues of G",
+    "outlier_residuals": "largest eigenvalues of G",
+    "top_residuals": "largest eigenvalues of H",
+}
 CELL = "text-align:left;vertical-align:top;padding:0.35em 0.7em"
 
 
@@ -224,6 +235,18 @@ def _spent(runs: Sequence[Run]) -> tuple[str, ...]:
     )
 
 
+def _residuals(run: Run) -> str:
+    """The 95th percentile of each relative residual ‖Ax − θx‖/|θ| that the run holds."""
+    parts = []
+    for name, of in RESIDUALS.items():
+        values = run.series.get(name, run.arrays.get(name))
+        known = np.asarray([] if values is None else values, dtype=float).ravel()
+        known = known[np.isfinite(known)]
+        if known.size:
+            parts.append(f"{of} {np.quantile(known, 0.95):.1g}")
+    return f"relative residuals (95% are below): {', '.join(parts)}" if parts else ""
+
+
 def _updates(run: Run) -> int:
     at = run.provenance.get("diverged_at")
     return run.config.steps if at is None else at
@@ -391,6 +414,7 @@ def _run_row(run: Run) -> tuple[str, ...]:
         f"{origin.get('device', 'device unknown')}, {_threads(run)}",
         f"{seconds / 60:.1f} min" if isinstance(seconds, int | float) else "time unknown",
         *(["resumed from a checkpoint"] if origin.get("resumed") else []),
+        *([residuals] if (residuals := _residuals(run)) else []),
         f"status: {origin.get('status', 'unknown')}",
     ]
     return (

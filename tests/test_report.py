@@ -13,6 +13,7 @@ import shlex
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -152,6 +153,21 @@ def test_provenance_shows_the_scale_beside_the_papers_setting_and_where_the_run_
         "η = 0.04",
     ):
         assert part in text, part
+
+
+def test_how_exact_the_eigenvalues_of_a_run_are_is_told():
+    series = pd.DataFrame({"step": range(101), "sharpness_residual": [*range(100), np.nan]})
+    arrays = {"top_residuals": np.full((3, 4), 0.25)}
+    run = dataclasses.replace(SGD, series=series, arrays=arrays)
+    told = "relative residuals (95% are below): ‖H‖ 9e+01, largest eigenvalues of H 0.2"
+    assert told in text_of(report.provenance("fig03", [run], "laptop"))
+    none = dataclasses.replace(run, series=series[["step"]], arrays={})
+    assert "residuals" not in text_of(report.provenance("fig03", [none], "laptop"))
+
+
+def test_every_residual_that_a_measure_gives_is_told():
+    sources = (Path(report.__file__).parent / "measures.py").read_text()
+    assert set(re.findall(r'"(\w+_residuals?)"', sources)) <= set(report.RESIDUALS)
 
 
 def test_a_run_of_several_processes_says_so():
