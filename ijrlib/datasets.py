@@ -26,7 +26,7 @@ from jaxtyping import Int64, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
-from ijrlib import text
+from ijrlib import store, text
 
 TORCHVISION = {  # name -> class of torchvision.datasets, its folder
     "cifar10": ("CIFAR10", "cifar-10-batches-py"),
@@ -303,10 +303,10 @@ def _unreadable(kind: str, path: Path, error: Exception) -> DamagedData:
 
 
 def data_folder(root: str | Path | None = None) -> Path:
-    """`$IJR_DATA`, else `data/raw` in `root` (default: the parent folder of the package)."""
+    """`$IJR_DATA`, else `data/raw` in `root` (default: the checkout, :func:`ijrlib.store.root`)."""
     if os.environ.get("IJR_DATA"):
         return Path(os.environ["IJR_DATA"])
-    return Path(root or Path(__file__).parents[1]) / "data" / "raw"
+    return Path(root or store.root()) / "data" / "raw"
 
 
 def _channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

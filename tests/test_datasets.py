@@ -328,6 +328,9 @@ def test_without_ijr_data_the_checkout_is_searched(folder, monkeypatch):
     monkeypatch.delenv("IJR_DATA")
     write_mnist(folder / "data" / "raw")
     assert len(datasets.load("mnist", 5, (1, 28, 28), 10, SEED, root=folder).x) == 5
+    monkeypatch.setenv("IJR_ROOT", str(folder))
+    assert datasets.data_folder() == folder / "data" / "raw"
+    assert len(datasets.load("mnist", 5, (1, 28, 28), 10, SEED).x) == 5
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "mnist", "fashion_mnist"])

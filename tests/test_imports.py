@@ -19,7 +19,7 @@ EDGES = {
     "config": set(),
     "text": set(),
     "networks": {"text"},
-    "datasets": {"text"},
+    "datasets": {"store", "text"},
     "convolution": set(),
     "functional": set(),
     "normalization": {"functional"},
