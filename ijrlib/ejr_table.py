@@ -181,7 +181,7 @@ def _simple_cnn_paper(lr: float, weight: float = 0.0, batch_size: int | None = 1
 BY_LR = tuple(_simple_cnn(lr, weight) for lr in (0.3, 0.1, 0.03, 0.01) for weight in (0.0, 0.01))
 MORE_SEEDS = tuple(
     config.replace(seed=seed)
-    for lr, seed in ((0.3, 1), (0.3, 2), (0.1, 1), (0.1, 2), (0.03, 1), (0.01, 1))
+    for lr, seed in ((0.3, 1), (0.3, 2), (0.1, 1), (0.1, 2), (0.03, 1), (0.03, 2), (0.01, 1))
     for config in BY_LR
     if config.lr == lr
 )
