@@ -243,8 +243,8 @@ def _residuals(run: Run) -> str:
         known = np.asarray([] if values is None else values, dtype=float).ravel()
         known = known[np.isfinite(known)]
         if known.size:
-            parts.append(f"{of} {np.quantile(known, 0.95):.1g}")
-    return f"relative residuals (95% are below): {', '.join(parts)}" if parts else ""
+            parts.append(f"{of} {np.quantile(known, 0.95):.2g}")
+    return f"relative residuals (95th percentile): {', '.join(parts)}" if parts else ""
 
 
 def _updates(run: Run) -> int:

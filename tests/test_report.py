@@ -159,7 +159,7 @@ def test_how_exact_the_eigenvalues_of_a_run_are_is_told():
     series = pd.DataFrame({"step": range(101), "sharpness_residual": [*range(100), np.nan]})
     arrays = {"top_residuals": np.full((3, 4), 0.25)}
     run = dataclasses.replace(SGD, series=series, arrays=arrays)
-    told = "relative residuals (95% are below): ‖H‖ 9e+01, largest eigenvalues of H 0.2"
+    told = "relative residuals (95th percentile): ‖H‖ 94, largest eigenvalues of H 0.25"
     assert told in text_of(report.provenance("fig03", [run], "laptop"))
     none = dataclasses.replace(run, series=series[["step"]], arrays={})
     assert "residuals" not in text_of(report.provenance("fig03", [none], "laptop"))
