@@ -134,9 +134,9 @@ class CurvatureMonitor:
         residual, impurity_mean ⟨λ^(1)⟩ (NaN where the Hessian of the loss in the logits is not that
         of the cross-entropy, the same multiple of M for every example) and gradient_alignment
         |cos(g, r)| on the probe; lr η and threshold, above which a quadratic with such a sharpness
-        is unstable under the optimizer (:func:`threshold`); seconds that it took.  Once
-        the model has diverged, numbers are NaN, and nothing is raised.  Examples whose labels the
-        loss ignores count in ⟨J⟩ and in the impurity.
+        is unstable under the optimizer (:func:`threshold`); seconds that it took.  Once the model
+        has diverged, numbers are NaN, and nothing is raised.  Examples whose labels the loss
+        ignores count in ⟨J⟩ and in the impurity.
 
         Raises:
             ValueError: where the loss is a sum over the examples, gives other numbers of the same

@@ -127,10 +127,10 @@ def unflatten(v: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
     Raises:
         ValueError: where v has another shape than (m,).
     """
-    m = sum(p.numel() for p in like)
-    if v.shape != (m,):
-        raise ValueError(f"expected a vector of shape ({m},), got {tuple(v.shape)}")
-    return [t.view_as(p) for t, p in zip(v.split([p.numel() for p in like]), like, strict=True)]
+    sizes = [p.numel() for p in like]
+    if v.shape != (sum(sizes),):
+        raise ValueError(f"expected a vector of shape ({sum(sizes)},), got {tuple(v.shape)}")
+    return [t.view_as(p) for t, p in zip(v.split(sizes), like, strict=True)]
 
 
 def chunks(data: object, chunk: int = CHUNK) -> list[tuple[Tensor, Tensor]]:
